@@ -1,0 +1,1 @@
+"""Shows it all at a shell."""

@@ -1,0 +1,208 @@
+"""`hsmjwt demo`: the whole flow on a throwaway SoftHSM2 token and a local authorization server."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import tempfile
+import threading
+from typing import Annotated, Any
+
+from typer import Option, Typer
+
+from hsmjwt import compose, demo
+from hsmjwt.cli import device as devices
+from hsmjwt.cli.flags import takes
+from hsmjwt.cli.output import Console
+from hsmjwt.cli.run import Run
+from hsmjwt.compose import DeviceChoice, Devices, Surroundings
+from hsmjwt.config import Settings
+from hsmjwt.errors import ServerError, UsageError
+from hsmjwt.hsm.keygen import parse_new_key
+from hsmjwt.hsm.login import LoginRules
+from hsmjwt.hsm.uri import parse
+from hsmjwt.oauth.profile import Profile, SigningFlags, resolve
+from hsmjwt.secret import parse_source
+from hsmjwt.softhsm import SoftToken
+
+_CLIENT = "demo-client"
+_TIMEOUT = 60.0  # seconds
+
+
+def add(app: Typer) -> None:
+    """Add the verb."""
+    app.command("demo", help=_DEMO)(show)
+
+
+_DEMO = """Show the whole flow on a throwaway SoftHSM2 token and an authorization server on this machine.
+
+With --serve the server stays up; with --client and --public-key it runs alone and prints its URL once it listens.
+
+\b
+Examples:
+  hsmjwt demo
+  hsmjwt demo --serve --client ci --public-key ci.pub.pem --port 8080
+"""
+
+
+@takes()
+def show(
+    run: Run,
+    *,
+    keep: Annotated[bool, Option("--keep", help="Keep the token's folder, and say where it is.")] = False,
+    serve: Annotated[bool, Option("--serve", help="Keep the authorization server up.")] = False,
+    client: Annotated[str | None, Option("--client", metavar="ID", help="Serve this client alone.")] = None,
+    public_key: Annotated[
+        str | None, Option("--public-key", metavar="FILE", help="The client's public key, PEM or DER.")
+    ] = None,
+    port: Annotated[int, Option("--port", metavar="N", help="The server's port (a free one).")] = 0,
+    timeout: Annotated[str | None, Option("--timeout", metavar="DURATION", help="End after this long (60s).")] = None,
+    verbose: Annotated[bool, Option("--verbose", help="Say what is done.")] = False,
+    json: Annotated[bool, Option("--json", help="Print a summary as JSON instead of the steps.")] = False,
+) -> None:
+    """Run the demo."""
+    del verbose
+    if (client is None) != (public_key is None):
+        raise UsageError("--client and --public-key go together", hint="name both, with --serve")
+    if client is not None and public_key is not None:
+        if not serve:
+            raise UsageError("--client and --public-key are for --serve", hint="add --serve")
+        _serve_alone(run, client, public_key, port)
+        return
+    run.limit(timeout, _TIMEOUT)
+    folder = tempfile.mkdtemp(prefix="hsmjwt-demo-")
+    try:
+        _Walk(run, folder, as_json=json).go(port, serve=serve, keep=keep)
+    finally:
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _serve_alone(run: Run, client: str, public_key: str, port: int) -> None:
+    pem = compose.public_pem(compose.load_public(compose.read_file(public_key)))
+    demo.serve([demo.Client(client_id=client, public_key_pem=pem)], port, run.console.result)
+
+
+class _Walk:
+    """The steps of the demo, each shown when it is done."""
+
+    def __init__(self, run: Run, folder: str, *, as_json: bool) -> None:
+        self._run = run
+        self._console: Console = run.console
+        self._folder = folder
+        self._json = as_json
+        self._step = 0
+        self._settings = Settings()
+        # Nothing of the user's own configuration, cache or notes takes part.
+        self._environ = {"HOME": folder, "XDG_RUNTIME_DIR": folder, "XDG_STATE_HOME": os.path.join(folder, "state")}
+
+    def go(self, port: int, *, serve: bool, keep: bool) -> None:
+        wait = self._run.wait
+        token = wait(lambda: compose.make_soft_token(os.path.join(self._folder, "softhsm"), "demo", os.environ))
+        self._say("a SoftHSM2 token", f"made in {token.folder}")
+        choice = self._choice(token, "pkcs11:token=demo")
+        opened = Devices(self._settings, LoginRules(), self._around())
+        new = parse_new_key("rsa:2048", "demo-key", None)
+        uri = wait(lambda: compose.generate_key(opened, choice, new))
+        key = self._choice(token, uri)
+        about = wait(lambda: compose.show_key(opened, key))
+        self._say("an RSA key, born on the token", uri, _born(about))
+        pem = compose.public_pem(wait(lambda: compose.public_key(opened, key)))
+        client = demo.Client(client_id=_CLIENT, public_key_pem=pem)
+        with demo.DemoServer([client], port) as server:
+            self._say("an authorization server that verifies", f"{server.url} knows the public half of {_CLIENT}'s key")
+            summary = {"url": server.url, "key": uri, **self._flow(server, self._profile(server, uri, token), opened)}
+            if self._json:
+                self._console.result_json(summary)
+            if serve:
+                self._keep_serving(server, token, uri)
+        if keep:
+            self._console.warn(f'kept: {token.folder}; eval "$(hsmjwt softhsm env --dir {token.folder})" uses it')
+
+    def _flow(self, server: demo.DemoServer, profile: Profile, opened: Devices) -> dict[str, Any]:
+        made = self._run.wait(compose.asserter(opened, profile).assertion)
+        self._say(
+            "an assertion, signed by the token and checked",
+            f"header  {json.dumps(made.header)}",
+            f"claims  {json.dumps(made.claims)}",
+            f"signature of {len(made.jwt.rpartition('.')[2])} base64url characters, verified with the public half",
+        )
+        broker = compose.token_broker(opened, profile, cached=True)
+        first = self._run.wait(broker.token)
+        life = first.token.expires_at
+        self._say(
+            "an access token, for a new assertion",
+            f"POST {server.token_url} answered with a {first.token.token_type} token, {len(first.token.value)} characters",
+            f"it lives {0 if life is None else life - first.token.fetched_at:.0f} s",
+        )
+        answer = self._run.wait(lambda: _whoami(server.url, first.token.value))
+        self._say("a protected resource, opened with it", f"GET {server.url}/api/whoami says {json.dumps(answer)}")
+        again = self._run.wait(broker.token)
+        if not again.cached or again.token.value != first.token.value:
+            raise ServerError("the second request did not come from the cache")
+        granted = server.stats.granted
+        self._say("the access token once more", f"from the cache: the server has granted {granted} in all")
+        return {"whoami": answer, "cached": again.cached, "granted": granted}
+
+    def _profile(self, server: demo.DemoServer, uri: str, token: SoftToken) -> Profile:
+        flags = SigningFlags(
+            key=uri,
+            module=token.module,
+            pin_source=f"file:{token.pin_file}",
+            iss=_CLIENT,
+            client_id=_CLIENT,
+            token_url=server.token_url,
+        )
+        return resolve(self._settings, flags, None, self._environ, exchanging=True)
+
+    def _choice(self, token: SoftToken, uri: str) -> DeviceChoice:
+        source = parse_source(f"file:{token.pin_file}")
+        return DeviceChoice(uri=parse(uri), module=token.module, module_by="the demo", pin_source=source)
+
+    def _around(self) -> Surroundings:
+        around = devices.surroundings(self._run)
+        return Surroundings(
+            environ=self._environ, deadline=around.deadline, warn=around.warn, note=around.note, prompt=None
+        )
+
+    def _keep_serving(self, server: demo.DemoServer, token: SoftToken, uri: str) -> None:
+        lines = [
+            f"The server stays up at {server.url} until Ctrl-C. In another shell:",
+            f'  eval "$(hsmjwt softhsm env --dir {token.folder})"',
+            f"  hsmjwt token --key '{uri}' --iss {_CLIENT} --client-id {_CLIENT} --token-url {server.token_url}",
+        ]
+        if not self._json:
+            self._console.result("\n".join(lines))
+        threading.Event().wait()
+
+    def _say(self, what: str, *details: str) -> None:
+        self._step += 1
+        if not self._json:
+            self._console.result("\n".join((f"{self._step}. {what}", *(f"   {line}" for line in details))))
+
+
+def _born(about: dict[str, Any]) -> str:
+    def said(name: str) -> str:
+        return {True: "yes", False: "no"}.get(about[name], "unknown")
+
+    return (
+        f"sensitive {said('sensitive')}, extractable {said('extractable')}, "
+        f"ever extractable {'no' if about['never_extractable'] else 'unknown'}, born on the token {said('local')}"
+    )
+
+
+def _whoami(url: str, access_token: str) -> dict[str, Any]:
+    host = url.removeprefix("http://")
+    connection = http.client.HTTPConnection(host, timeout=10)
+    try:
+        connection.request("GET", "/api/whoami", headers={"Authorization": f"Bearer {access_token}"})
+        response = connection.getresponse()
+        body = response.read()
+    finally:
+        connection.close()
+    if response.status != http.client.OK:
+        raise ServerError(f"the protected resource answered {response.status}")
+    answer: dict[str, Any] = json.loads(body)
+    return answer

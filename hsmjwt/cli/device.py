@@ -1,0 +1,74 @@
+"""From flags to an open module: what the commands that look at tokens and keys share."""
+
+from __future__ import annotations
+
+import os
+
+from hsmjwt import config
+from hsmjwt.cli.flags import Device, Shared
+from hsmjwt.cli.prompt import terminal_prompt
+from hsmjwt.cli.run import Run
+from hsmjwt.compose import PROMPT, DeviceChoice, Devices, Surroundings
+from hsmjwt.config import Settings
+from hsmjwt.errors import ConfigError, UsageError
+from hsmjwt.hsm.login import LoginRules
+from hsmjwt.hsm.uri import KeyUri
+from hsmjwt.keychoice import choose_key
+from hsmjwt.nearest import did_you_mean
+
+
+def surroundings(run: Run) -> Surroundings:
+    """Describe this process to what is composed."""
+    return Surroundings(
+        environ=os.environ,
+        deadline=run.deadline,
+        warn=run.console.warn,
+        note=run.console.note,
+        prompt=terminal_prompt(run.deadline),
+    )
+
+
+def open_with(run: Run, settings: Settings, device: Device | None = None) -> Devices:
+    """Return what opens tokens for this run, with what the flags allow in a login."""
+    allowed = LoginRules() if device is None else LoginRules(device.allow_last_try, device.retry_pin)
+    return Devices(settings, allowed, surroundings(run))
+
+
+def load_settings(shared: Shared) -> Settings:
+    """Read the configuration that the flags and the environment name."""
+    config.refuse_agent(os.environ)
+    return config.load(shared.config, os.environ)
+
+
+def choose(
+    run: Run, settings: Settings, device: Device, *, named: str | None = None, needed: bool = True
+) -> DeviceChoice:
+    """Turn flags, a key table and the environment into a choice of module, key and login.
+
+    `named` is the command's own argument: a URI or `keys.NAME`. Where no key is named at all, `needed` decides between
+    UsageError and the URI that fits everything; without it HSMJWT_KEY does not count, since a listing is no use of a
+    key.
+    """
+    if named is not None and device.key is not None:
+        raise UsageError("the key is given twice, as an argument and with --key", hint="leave one of them out")
+    text = named if named is not None else device.key
+    table = None
+    if text is not None and text.startswith("keys."):
+        table, text = text.removeprefix("keys."), None
+        if table not in settings.keys:
+            raise ConfigError(f"the config has no key '{table}'", hint=did_you_mean(table, settings.keys, noun="keys"))
+    environ = dict(os.environ)
+    if not needed:
+        environ.pop("HSMJWT_KEY", None)
+    chosen = choose_key(settings, environ, table=table, key=text, module=device.module, pin_source=device.pin_source)
+    for warning in chosen.warnings:
+        run.console.warn(f"warning: {warning}")
+    if chosen.uri is None and needed:
+        raise UsageError("no key is named", hint="--key 'pkcs11:token=…;object=…', or HSMJWT_KEY")
+    return DeviceChoice(
+        uri=chosen.uri or KeyUri(),
+        module=chosen.module,
+        module_by=chosen.module_by,
+        pin_source=chosen.pin_source or PROMPT,
+        mounted=chosen.mounted,
+    )

@@ -1,0 +1,156 @@
+"""`hsmjwt inspect` and `hsmjwt verify`: look at a JWT, and say whether a key stands behind it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import sys
+import time
+from typing import Annotated, Any
+
+from typer import Argument, Option, Typer
+
+from hsmjwt import compose
+from hsmjwt.cli import device as devices
+from hsmjwt.cli.flags import Device, Shared, takes
+from hsmjwt.cli.output import one_line
+from hsmjwt.cli.run import Run, duration
+from hsmjwt.errors import DeviceError, HsmjwtError, PolicyError, UsageError
+from hsmjwt.jose.encoding import EncodingFault
+from hsmjwt.jose.judge import SIGNATURE
+from hsmjwt.jose.jws import Parts, split, trim
+from hsmjwt.jose.keys import PublicKey
+
+Jwt = Annotated[str, Argument(metavar="JWT|-", help="The token, or - to read it from stdin.", show_default=False)]
+
+_LONGEST = 4 * 1024 * 1024  # bytes of a token on stdin; a claim of 1 MiB is signed whole
+_LAST_DATE = 253402300799  # 9999-12-31
+
+
+def add(app: Typer) -> None:
+    """Add both verbs."""
+    app.command("inspect", help=_INSPECT)(inspect)
+    app.command("verify", help=_VERIFY)(verify)
+
+
+_INSPECT = """Show what a JWT says. Nothing is verified.
+
+\b
+Examples:
+  hsmjwt sign adobe | hsmjwt inspect -
+  hsmjwt inspect eyJ0eXAiOiJKV1QiLCJhbGciOiJSUzI1NiJ9.e30.c2ln --json
+"""
+_VERIFY = """Verify a JWT's signature with a key, and its claims. Exit code 7 for the signature, 8 for the claims.
+
+\b
+Examples:
+  hsmjwt sign adobe | hsmjwt verify - --public-key adobe-jwt.pub.pem --aud api.omniture.com
+  hsmjwt sign adobe | hsmjwt verify - --key 'pkcs11:token=prod;object=adobe-jwt' --json
+"""
+
+
+@takes(shared=Shared)
+def inspect(run: Run, *, jwt: Jwt, shared: Shared) -> None:
+    """Decode a JWT."""
+    run.limit(shared.timeout)
+    parts = _parts(jwt)
+    if shared.json:
+        run.console.result_json(
+            {"header": parts.header, "claims": parts.claims, "signature_bytes": len(parts.signature)}
+        )
+        return
+    lines = ["header:", *_members(parts.header, times=False), "claims:", *_members(parts.claims, times=True)]
+    lines.append(f"signature: {len(parts.signature)} bytes, not verified (hsmjwt verify does that)")
+    run.console.result("\n".join(lines))
+
+
+@takes(device=Device, shared=Shared)
+def verify(
+    run: Run,
+    *,
+    jwt: Jwt,
+    public_key: Annotated[str | None, Option("--public-key", metavar="FILE", help="A public key, PEM or DER.")] = None,
+    certificate: Annotated[
+        str | None, Option("--certificate", metavar="FILE", help="A certificate, whose validity is not judged.")
+    ] = None,
+    aud: Annotated[list[str] | None, Option("--aud", metavar="TEXT", help="What aud must name.")] = None,
+    iss: Annotated[str | None, Option("--iss", metavar="TEXT", help="What iss must be.")] = None,
+    typ: Annotated[str | None, Option("--typ", metavar="TEXT", help="What the header's typ must be.")] = None,
+    leeway: Annotated[str, Option("--leeway", metavar="DURATION", help="How far clocks may differ.")] = "0",
+    no_time: Annotated[bool, Option("--no-time", help="Do not look at exp and nbf.")] = False,
+    device: Device,
+    shared: Shared,
+) -> int:
+    """Verify a JWT."""
+    run.limit(shared.timeout)
+    slack = duration("--leeway", leeway)
+    named = [
+        flag for flag, value in (("--public-key", public_key), ("--certificate", certificate)) if value is not None
+    ]
+    named += ["--key"] if device.key is not None else []
+    if len(named) > 1:
+        raise UsageError(f"several keys are given: {', '.join(named)}", hint="name one of them")
+    parts = _parts(jwt)
+    if public_key is not None or certificate is not None:
+        key: PublicKey = compose.load_public(compose.read_file(public_key or certificate or ""))
+        shown = public_key or certificate or ""
+    else:
+        settings = devices.load_settings(shared)
+        choice = devices.choose(run, settings, device)
+        opened = devices.open_with(run, settings, device)
+        key = run.wait(lambda: compose.public_key(opened, choice))
+        shown = str(choice.uri)
+    verdict = compose.judge(
+        parts, key, now=time.time(), aud=aud or None, iss=iss, typ=typ, leeway=slack, check_time=not no_time
+    )
+    if shared.json:
+        run.console.result_json(
+            {
+                "valid": verdict.valid,
+                "header": parts.header,
+                "claims": parts.claims,
+                "key": shown,
+                "reason": verdict.reason,
+            }
+        )
+    elif verdict.valid:
+        run.console.result(f"valid: signed by {one_line(shown)}")
+    if not verdict.valid:
+        kind: type[HsmjwtError] = DeviceError if verdict.exit_code == SIGNATURE else PolicyError
+        run.console.error(kind(f"the token is not valid: {verdict.reason}"))
+    return verdict.exit_code
+
+
+def _parts(jwt: str) -> Parts:
+    text = _stdin() if jwt == "-" else jwt
+    try:
+        return split(trim(text))
+    except EncodingFault as error:
+        raise UsageError(f"this is no JWT that can be read: {error}") from None
+
+
+def _stdin() -> str:
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UsageError("there is nothing on stdin", hint="pipe a token into hsmjwt, or give it as the argument")
+    data = sys.stdin.buffer.read(_LONGEST + 1)
+    if len(data) > _LONGEST:
+        raise UsageError(f"there are more than {_LONGEST} bytes on stdin", hint="a token is shorter than that")
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise UsageError("what is on stdin is not UTF-8 text") from None
+
+
+def _members(members: dict[str, Any], *, times: bool) -> list[str]:
+    lines = []
+    for name, value in members.items():
+        note = _moment(value) if times and name in ("exp", "iat", "nbf", "auth_time") else ""
+        lines.append(f"  {one_line(name)}: {json.dumps(value, ensure_ascii=False)}{note}")
+    return [one_line(line) for line in lines]
+
+
+def _moment(value: object) -> str:
+    """Return a time claim as a date for a person; nothing where no calendar holds it."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LAST_DATE:
+        return ""
+    return dt.datetime.fromtimestamp(int(value), tz=dt.UTC).strftime("  (%Y-%m-%d %H:%M:%S UTC)")

@@ -1,0 +1,148 @@
+"""Everything that hsmjwt prints: results to stdout, the rest to stderr."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+from hsmjwt.errors import ConfigError, HsmjwtError
+
+
+class ClosedPipeError(Exception):
+    """Whoever read our stdout has gone; nothing is to be said about it."""
+
+
+class Console:
+    """What one command prints.
+
+    `verbose` shows notes, `as_json` adds the error as JSON to the end of stderr. A module loaded later may print too:
+    after `divert` its stdout and stderr go nowhere, with `--verbose` to our stderr.
+    """
+
+    def __init__(self, *, verbose: bool = False, as_json: bool = False) -> None:
+        """Remember the two switches; the streams are looked up when something is printed."""
+        self.verbose = verbose
+        self.as_json = as_json
+        self._diverted = False
+        self._said: set[str] = set()
+
+    def result(self, text: str) -> None:
+        """Print a command's result, the one thing that goes to stdout.
+
+        Raises ClosedPipeError where nobody reads it, and ConfigError where it cannot be written.
+        """
+        line = text if text.endswith("\n") or not text else text + "\n"
+        encoding = "ascii" if sys.stdout is None else sys.stdout.encoding
+        self.result_bytes(line.encode(encoding, "backslashreplace"))
+
+    def result_bytes(self, data: bytes) -> None:
+        """Print a result that is no text; raises what `result` raises."""
+        try:
+            if sys.stdout is None:
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            raise ClosedPipeError from None
+        except OSError as error:
+            raise ConfigError(
+                f"stdout cannot be written: {error.strerror}", hint="it may be closed, or the disk full"
+            ) from None
+
+    def result_json(self, value: Any) -> None:
+        """Print a result as one line of JSON."""
+        self.result(json.dumps(value, ensure_ascii=True, separators=(", ", ": ")))
+
+    def table(self, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Print rows in columns, each as wide as it must be; control characters are escaped."""
+        cells = [[one_line(cell) for cell in row] for row in (heads, *rows)]
+        widths = [max(len(row[place]) for row in cells) for place in range(len(heads))]
+        lines = (
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
+        )
+        self.result("\n".join(lines))
+
+    def warn(self, text: str) -> None:
+        """Say something that the user should know, once."""
+        if text not in self._said:
+            self._said.add(text)
+            _say(f"hsmjwt: {text}")
+
+    def note(self, text: str) -> None:
+        """Say something that only `--verbose` shows."""
+        if self.verbose:
+            _say(f"hsmjwt: {text}")
+
+    def notice(self, stage: str) -> None:
+        """Tell a person at a terminal what takes so long."""
+        if sys.stderr is not None and sys.stderr.isatty():
+            _say(f"hsmjwt: waiting for {stage} …")
+
+    def error(self, error: HsmjwtError) -> None:
+        """Print an error and its hint, and with `--json` the same as the last line."""
+        _say(f"hsmjwt: error: {error.message}")
+        if error.hint:
+            head, *more = error.hint.split("\n")
+            _say(f"hsmjwt: hint: {head}")
+            for line in more:
+                _say(line)
+        if self.as_json:
+            members = {
+                "code": error.code,
+                "exit": error.exit_code,
+                "message": one_line(error.message),
+                "hint": error.hint,
+                "ckr": error.ckr,
+                "oauth_error": error.oauth_error,
+            }
+            _say(json.dumps({"error": members}))
+
+    def divert(self) -> None:
+        """Keep what C code prints away from our results and messages."""
+        if self._diverted:
+            return
+        self._diverted = True
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+        if sys.stdout is not None:
+            sys.stdout = _apart(sys.stdout)
+        if self.verbose:
+            os.dup2(2, 1)
+            return
+        if sys.stderr is not None:
+            sys.stderr = _apart(sys.stderr)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+
+
+def _apart(stream: TextIO) -> TextIO:
+    """Return a stream on a copy of the descriptor, so that the descriptor itself can be given away."""
+    copy = os.dup(stream.fileno())
+    return open(copy, "w", encoding=stream.encoding, errors="backslashreplace", closefd=False)
+
+
+def one_line(text: str) -> str:
+    """Escape what would break out of a line or drive a terminal (C0, C1, DEL, line separators, lone surrogates)."""
+    return "".join(char if char.isprintable() else _escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")
+
+
+def _say(text: str) -> None:
+    if sys.stderr is None:
+        return
+    try:
+        sys.stderr.write(one_line(text) + "\n")
+        sys.stderr.flush()
+    except OSError:
+        # Nobody can be told that nobody can be told.
+        return

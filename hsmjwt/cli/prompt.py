@@ -1,0 +1,59 @@
+"""Asks a person for a PIN, on the terminal itself: stdin and stdout may be pipes that carry data."""
+
+from __future__ import annotations
+
+import os
+import termios
+from collections.abc import Callable
+
+from hsmjwt.deadline import Deadline
+from hsmjwt.errors import LoginError
+
+_LONGEST = 4096
+
+
+def terminal_prompt(deadline: Deadline) -> Callable[[str], str]:
+    """Return a function that asks a question on /dev/tty without echo and returns the answer.
+
+    It raises LoginError where the process has no terminal. The terminal is put back as it was however the process
+    ends, Ctrl-C included.
+    """
+
+    def ask(question: str) -> str:
+        try:
+            fd = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        except OSError:
+            raise LoginError(
+                "there is no terminal to ask for the PIN",
+                hint="name a source: --pin-source file:PATH, env:NAME, credential:NAME, fd:N or command:…",
+            ) from None
+        try:
+            before = termios.tcgetattr(fd)
+            quiet = list(before)
+            quiet[3] &= ~termios.ECHO
+            with deadline.on_abandon(lambda: _restore(fd, before)):
+                try:
+                    termios.tcsetattr(fd, termios.TCSAFLUSH, quiet)
+                    os.write(fd, f"{question}: ".encode("utf-8", "backslashreplace"))
+                    return _line(fd)
+                finally:
+                    _restore(fd, before)
+        finally:
+            os.close(fd)
+
+    return ask
+
+
+def _line(fd: int) -> str:
+    typed = b""
+    while not typed.endswith(b"\n") and len(typed) < _LONGEST:
+        more = os.read(fd, 512)
+        if not more:
+            break
+        typed += more
+    return typed.decode("utf-8", "surrogateescape").removesuffix("\n")
+
+
+def _restore(fd: int, before: list[object]) -> None:
+    termios.tcsetattr(fd, termios.TCSAFLUSH, before)  # type: ignore[arg-type]
+    os.write(fd, b"\n")

@@ -1,0 +1,52 @@
+"""`hsmjwt sign`: build an assertion and have the token sign it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from typer import Argument, Option, Typer
+
+from hsmjwt import compose
+from hsmjwt.cli import device as devices
+from hsmjwt.cli import signing
+from hsmjwt.cli.flags import Claims, Device, Shared, takes
+from hsmjwt.cli.run import Run
+
+
+def add(app: Typer) -> None:
+    """Add the verb."""
+    app.command("sign", help=_SIGN)(sign)
+
+
+_SIGN = """Build an assertion, have the token sign it, and print the compact JWT.
+
+\b
+Examples:
+  hsmjwt sign adobe
+  hsmjwt sign --key 'pkcs11:token=prod;object=jwt' --iss client-1 --aud https://as.example.com/token
+"""
+
+
+@takes(claims=Claims, device=Device, shared=Shared)
+def sign(
+    run: Run,
+    *,
+    profile: Annotated[str | None, Argument(metavar="[PROFILE]", help="A profile of the config.")] = None,
+    dry_run: Annotated[bool, Option("--dry-run", help="Print what would be signed; load no module.")] = False,
+    claims: Claims,
+    device: Device,
+    shared: Shared,
+) -> None:
+    """Sign an assertion."""
+    settings, wanted = signing.profile_of(run, profile, claims, device=device, shared=shared, exchange=None)
+    if dry_run:
+        signing.dry_run(run, wanted, exchanging=False)
+        return
+    asserter = compose.asserter(devices.open_with(run, settings, device), wanted)
+    made = run.wait(asserter.assertion)
+    if shared.json:
+        run.console.result_json(
+            {"jwt": made.jwt, "header": made.header, "claims": made.claims, "key": str(wanted.key_uri)}
+        )
+    else:
+        run.console.result(made.jwt)

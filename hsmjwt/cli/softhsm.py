@@ -1,0 +1,81 @@
+"""`hsmjwt softhsm`: a SoftHSM2 token in a folder, for tests."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from typing import Annotated, Any
+
+from typer import Option, Typer
+
+from hsmjwt import compose
+from hsmjwt.cli.flags import Shared, takes
+from hsmjwt.cli.run import Run
+
+Dir = Annotated[str | None, Option("--dir", metavar="DIR", help="The token's folder (./.softhsm).")]
+Label = Annotated[str, Option("--label", metavar="TEXT", help="The token's label.")]
+
+_FOLDER = ".softhsm"
+
+
+def add(app: Typer) -> None:
+    """Add the verb's commands."""
+    group = Typer(help="A SoftHSM2 token in a folder, for tests: nothing protects its keys.", no_args_is_help=False)
+    group.command("init", help=_INIT)(init)
+    group.command("env", help=_ENV)(env)
+    group.command("remove", help=_REMOVE)(remove)
+    app.add_typer(group, name="softhsm")
+
+
+_INIT = """Make a token with a random PIN, and print its folder.
+
+\b
+Examples:
+  hsmjwt softhsm init
+  hsmjwt softhsm init --dir /tmp/token --label ci
+"""
+_ENV = """Print the variables that make hsmjwt use the token; they name a PIN file, never the PIN.
+
+\b
+Examples:
+  eval "$(hsmjwt softhsm env)"
+  hsmjwt softhsm env --dir /tmp/token
+"""
+_REMOVE = """Remove the token's folder with all keys in it; refuses a folder that hsmjwt did not make.
+
+\b
+Examples:
+  hsmjwt softhsm remove
+  hsmjwt softhsm remove --dir /tmp/token
+"""
+
+
+@takes(shared=Shared)
+def init(run: Run, *, dir: Dir = None, label: Label = "hsmjwt", shared: Shared) -> None:  # noqa: A002 - the flag's name
+    """Make a token."""
+    run.limit(shared.timeout)
+    folder = dir or _FOLDER
+    token = run.wait(lambda: compose.make_soft_token(folder, label, os.environ))
+    if shared.json:
+        run.console.result_json({"dir": token.folder, **token.variables()})
+    else:
+        run.console.result(token.folder)
+    run.console.note('next: eval "$(hsmjwt softhsm env)"')
+
+
+@takes(shared=Shared)
+def env(run: Run, *, dir: Dir = None, shared: Shared) -> None:  # noqa: A002
+    """Print the token's variables."""
+    variables: dict[str, Any] = compose.read_soft_token(dir or _FOLDER).variables()
+    if shared.json:
+        run.console.result_json(variables)
+    else:
+        run.console.result("\n".join(f"export {name}={shlex.quote(value)}" for name, value in variables.items()))
+
+
+@takes(shared=Shared)
+def remove(run: Run, *, dir: Dir = None, shared: Shared) -> None:  # noqa: A002
+    """Remove a token."""
+    del shared
+    compose.remove_soft_token(dir or _FOLDER)
+    run.console.note(f"removed {dir or _FOLDER}")

@@ -1,0 +1,139 @@
+"""`hsmjwt token` and `hsmjwt header`: an access token on stdout, from the cache or the server."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import re
+import shlex
+import time
+from typing import Annotated, Any
+
+from typer import Argument, Option, Typer
+
+from hsmjwt import compose
+from hsmjwt.bearer import AccessToken
+from hsmjwt.cli import device as devices
+from hsmjwt.cli import signing
+from hsmjwt.cli.flags import Claims, Device, Exchange, Shared, takes
+from hsmjwt.cli.run import Run
+from hsmjwt.config import Settings
+from hsmjwt.errors import UsageError
+from hsmjwt.oauth.broker import Served
+from hsmjwt.oauth.profile import Profile
+
+ProfileArgument = Annotated[str | None, Argument(metavar="[PROFILE]", help="A profile of the config.")]
+
+OUTPUTS = ("raw", "json", "header", "env", "dotenv")
+
+
+def add(app: Typer) -> None:
+    """Add both verbs."""
+    app.command("token", help=_TOKEN)(token)
+    app.command("header", help=_HEADER)(header)
+
+
+_TOKEN = """Print an access token: from the cache, or by signing an assertion and exchanging it (RFC 7523).
+
+\b
+Examples:
+  hsmjwt token adobe
+  hsmjwt token --key 'pkcs11:token=prod;object=jwt' --iss client-1 --token-url https://as.example.com/token --json
+"""
+_HEADER = """Print the header field that carries the access token, for curl -H @-.
+
+\b
+Examples:
+  hsmjwt header adobe | curl -H @- https://api.example.com/reports
+  hsmjwt header --fresh adobe | curl -H @- https://api.example.com/reports
+"""
+
+
+@takes(claims=Claims, exchange=Exchange, device=Device, shared=Shared)
+def token(
+    run: Run,
+    *,
+    profile: ProfileArgument = None,
+    output: Annotated[
+        str | None, Option("--output", metavar="|".join(OUTPUTS), help="The form of the result (raw).")
+    ] = None,
+    dry_run: Annotated[bool, Option("--dry-run", help="Print what would be signed and sent; load no module.")] = False,
+    claims: Claims,
+    exchange: Exchange,
+    device: Device,
+    shared: Shared,
+) -> None:
+    """Print an access token."""
+    form = _form(output, as_json=shared.json)
+    settings, wanted = signing.profile_of(run, profile, claims, device=device, shared=shared, exchange=exchange)
+    if dry_run:
+        signing.dry_run(run, wanted, exchanging=True)
+        return
+    served = _served(run, settings, wanted, device, exchange)
+    if form == "json":
+        run.console.result_json(described(served, time.time()))
+    else:
+        run.console.result(_written(served.token, form))
+
+
+@takes(claims=Claims, exchange=Exchange, device=Device, shared=Shared)
+def header(
+    run: Run, *, profile: ProfileArgument = None, claims: Claims, exchange: Exchange, device: Device, shared: Shared
+) -> None:
+    """Print a header field."""
+    settings, wanted = signing.profile_of(run, profile, claims, device=device, shared=shared, exchange=exchange)
+    served = _served(run, settings, wanted, device, exchange)
+    if shared.json:
+        run.console.result_json({"Authorization": f"Bearer {served.token.value}"})
+    else:
+        run.console.result(_written(served.token, "header"))
+
+
+def _served(run: Run, settings: Settings, profile: Profile, device: Device, exchange: Exchange) -> Served:
+    opened = devices.open_with(run, settings, device)
+    compose.warn_of_retirement(profile, opened.around)
+    broker = compose.token_broker(opened, profile, cached=not exchange.no_cache)
+    return run.wait(lambda: broker.token(fresh=exchange.fresh))
+
+
+def described(served: Served, now: float) -> dict[str, Any]:
+    """Return the access token as JSON members: what the server sent, with its life in absolute and relative terms."""
+    token = served.token
+    about: dict[str, Any] = {"access_token": token.value, "token_type": token.token_type}
+    if token.expires_at is not None:
+        end = math.floor(token.expires_at)
+        about["expires_in"] = max(0, math.floor(token.expires_at - now))
+        about["expires_at"] = dt.datetime.fromtimestamp(end, tz=dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {
+        **about,
+        **{name: value for name, value in token.members.items() if name not in about},
+        "cached": served.cached,
+    }
+
+
+def _form(output: str | None, *, as_json: bool) -> str:
+    if output is not None and output not in OUTPUTS:
+        raise UsageError(f"'{output}' is no form of output", hint=f"one of {', '.join(OUTPUTS)}")
+    if as_json and output not in (None, "json"):
+        raise UsageError(f"--json and --output {output} contradict each other", hint="leave one of them out")
+    return "json" if as_json else output or "raw"
+
+
+def _written(token: AccessToken, form: str) -> str:
+    value = token.value
+    if form == "header":
+        return f"Authorization: Bearer {value}"
+    if form == "env":
+        return f"export ACCESS_TOKEN={shlex.quote(value)}"
+    if form == "dotenv":
+        return f"ACCESS_TOKEN={_dotenv(value)}"
+    return value
+
+
+def _dotenv(value: str) -> str:
+    """Quote a value so that dotenv readers take it literally: bare, else in single quotes, else with escapes."""
+    if re.fullmatch(r"[A-Za-z0-9._~+/=-]+", value):
+        return value
+    if "'" not in value:
+        return f"'{value}'"
+    return '"' + re.sub(r'(["\\$`])', r"\\\1", value) + '"'

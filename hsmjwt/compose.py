@@ -1,0 +1,449 @@
+"""The composition root: the one file that picks concrete classes and puts them together.
+
+Imports of what costs time stand inside the functions, so that a command loads only what it uses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import stat
+import time
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from hsmjwt import folders
+from hsmjwt.deadline import Deadline
+from hsmjwt.errors import ConfigError, HsmjwtError, KeyNotFoundError, UsageError
+from hsmjwt.hsm.uri import KeyUri, TokenInfo
+from hsmjwt.secret import Prompter, Resolved, SecretSource, resolve
+
+if TYPE_CHECKING:
+    from hsmjwt.config import Settings
+    from hsmjwt.hsm.keygen import NewKey
+    from hsmjwt.hsm.login import LoginRules
+    from hsmjwt.hsm.module import Login, Module, Slot
+    from hsmjwt.hsm.objects import KeyObject
+    from hsmjwt.jose.judge import Verdict
+    from hsmjwt.jose.jws import Parts, Signer
+    from hsmjwt.jose.keys import PublicKey
+    from hsmjwt.oauth.assertion import Asserter
+    from hsmjwt.oauth.broker import TokenBroker, TokenStore
+    from hsmjwt.oauth.profile import Profile
+    from hsmjwt.oauth.transport import Transport
+    from hsmjwt.softhsm import SoftToken
+    from hsmjwt.store.file import FileStore
+
+
+_A_DAY = 86400  # seconds
+_LARGEST_FILE = 1024 * 1024  # bytes of a public key or certificate
+
+PROMPT = SecretSource(kind="prompt")
+"""Where a PIN comes from that nobody names a source for."""
+
+
+class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
+    """What everything is told about the process it runs in: environment, time, and how to speak to people."""
+
+    environ: Mapping[str, str]
+    deadline: Deadline
+    warn: Callable[[str], None]
+    note: Callable[[str], None]
+    prompt: Prompter | None
+
+
+class DeviceChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """Which module to load and how to log in; what a flag, a key table or the environment said."""
+
+    uri: KeyUri
+    module: str | None
+    module_by: str
+    pin_source: SecretSource
+    mounted: bool = False
+
+
+def state_folder(environ: Mapping[str, str]) -> str:
+    """Return the state folder, made where it is missing; raises ConfigError where it is not ours or cannot be."""
+    path = folders.state_dir(environ)
+    try:
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        info = os.stat(path)
+    except OSError as error:
+        raise ConfigError(
+            f"the state folder '{path}' cannot be made: {error.strerror}", hint="XDG_STATE_HOME names another place"
+        ) from None
+    if info.st_uid != os.geteuid() or stat.S_IMODE(info.st_mode) & 0o022:
+        raise ConfigError(
+            f"the state folder '{path}' belongs to another user, or others may write in it",
+            hint="XDG_STATE_HOME names another place",
+        )
+    return path
+
+
+class Devices:
+    """The modules that this process has open, each once: a login holds for all that use the same token."""
+
+    def __init__(self, settings: Settings, rules: LoginRules, around: Surroundings) -> None:
+        """Keep what every opening needs: config, what the user allows in a login, and the process's surroundings."""
+        self.settings = settings
+        self.rules = rules
+        self.around = around
+        self._open: dict[str, Module] = {}
+
+    def module(self, choice: DeviceChoice) -> Module:
+        """Find, load and initialise the module; the first time its lock is held afterwards (see hsm/module.py)."""
+        from hsmjwt.hsm.discovery import find_module
+        from hsmjwt.hsm.module import Module
+
+        found = find_module(
+            choice.module,
+            choice.module_by,
+            uri_path=choice.uri.module_path,
+            uri_name=choice.uri.module_name,
+            allowed=self.settings.allowed_modules,
+        )
+        around = self.around
+        around.deadline.enter("the token")
+        if found.real not in self._open:
+            around.note(f"module {found.path} ({found.why})")
+            try:
+                state: str | None = state_folder(around.environ)
+            except HsmjwtError as error:
+                around.note(f"nothing can log in: {error.message}")
+                state = None
+            self._open[found.real] = Module(found, state, around.deadline, around.warn)
+        return self._open[found.real]
+
+    def login(self, choice: DeviceChoice) -> Login:
+        """Say how to log in with the chosen PIN source; it is read once, when the token asks for it."""
+        from hsmjwt.hsm.module import Login
+
+        around = self.around
+        read: list[Resolved] = []
+
+        def pin(token: TokenInfo) -> Resolved:
+            if not read:
+                around.note(f"the PIN comes from {choice.pin_source.noted}")
+                read.append(
+                    resolve(
+                        choice.pin_source,
+                        purpose="PIN",
+                        question=f"PIN of token '{token.label}' (serial {token.serial})",
+                        prompt=around.prompt,
+                        environ=around.environ,
+                        deadline=around.deadline,
+                        mounted=choice.mounted,
+                    )
+                )
+            return read[0]
+
+        return Login(choice.pin_source, pin, self.rules)
+
+
+def choice_of(profile: Profile) -> DeviceChoice:
+    """Return a profile's part that is about module, key and login."""
+    return DeviceChoice(
+        uri=profile.key_uri,
+        module=profile.module,
+        module_by=profile.module_by,
+        pin_source=profile.pin_source or PROMPT,
+        mounted=profile.mounted,
+    )
+
+
+def open_signer(devices: Devices, profile: Profile) -> Signer:
+    """Log in, find the profile's key and return a signer for it, which verifies each signature it makes."""
+    from hsmjwt.hsm.signer import Pkcs11Signer
+    from hsmjwt.verify import Verified
+
+    choice = choice_of(profile)
+    module = devices.module(choice)
+    try:
+        slot = module.find_token(choice.uri)
+        signer = Pkcs11Signer(module, slot, choice.uri, devices.login(choice), devices.around.note)
+    finally:
+        module.settle()
+    devices.around.note(f"key {signer.uri}")
+    return Verified(signer)
+
+
+def asserter(devices: Devices, profile: Profile) -> Asserter:
+    """Return what builds and signs the profile's assertions; the token is opened by the first one."""
+    from hsmjwt.oauth.assertion import Asserter
+
+    return Asserter(profile, lambda: open_signer(devices, profile))
+
+
+def token_store(settings: Settings, around: Surroundings, *, cached: bool) -> TokenStore:
+    """Return where access tokens are kept: a folder of ours, or for this process only."""
+    from hsmjwt.store.file import FileStore
+    from hsmjwt.store.memory import MemoryStore
+
+    if not cached or settings.cache == "none":
+        return MemoryStore()
+    place = folders.cache_dir(around.environ, os.geteuid())
+    if place is None:
+        around.warn("warning: no home and no runtime folder, so nothing is cached")
+        return MemoryStore()
+    if place.on_disk and settings.cache == "runtime":
+        around.warn('warning: there is no runtime folder, so nothing is cached (cache = "runtime")')
+        return MemoryStore()
+    return FileStore(place.path, warn=around.warn, on_disk=place.on_disk)
+
+
+def file_store(around: Surroundings) -> FileStore | None:
+    """Return the cache's folder for the commands that look after it, None where there is no place for one."""
+    from hsmjwt.store.file import FileStore
+
+    place = folders.cache_dir(around.environ, os.geteuid())
+    return None if place is None else FileStore(place.path, warn=around.warn, on_disk=False)
+
+
+def transport_for(devices: Devices, profile: Profile | None) -> Transport:
+    """Return what carries requests to a server, with the profile's certificates and proxy."""
+    from hsmjwt.oauth.transport import Transport
+
+    return Transport(
+        ca_file=None if profile is None else profile.ca_file,
+        proxy=None if profile is None else profile.proxy,
+        environ=devices.around.environ,
+        warn=devices.around.warn,
+    )
+
+
+def probe(devices: Devices, profile: Profile | None, url: str) -> tuple[int, float | None]:
+    """Ask the token endpoint without an assertion; return its status and how far its clock is ahead of ours."""
+    from hsmjwt.oauth.exchange import clock_difference
+
+    answer = transport_for(devices, profile).probe(url, devices.around.deadline)
+    return answer.status, clock_difference(answer)
+
+
+def token_broker(devices: Devices, profile: Profile, *, cached: bool) -> TokenBroker:
+    """Return what hands out the profile's access tokens, from the cache or the server."""
+    from hsmjwt.oauth.broker import TokenBroker
+
+    around = devices.around
+
+    def client_secret() -> str | None:
+        if profile.client_secret is None:
+            return None
+        return resolve(
+            profile.client_secret,
+            purpose="client secret",
+            question="client secret",
+            prompt=around.prompt,
+            environ=around.environ,
+            deadline=around.deadline,
+        ).secret.reveal()
+
+    return TokenBroker(
+        profile,
+        asserter=asserter(devices, profile),
+        store=token_store(devices.settings, around, cached=cached),
+        transport=lambda: transport_for(devices, profile),
+        client_secret=client_secret,
+        deadline=around.deadline,
+        note=around.note,
+    )
+
+
+def dry_run(profile: Profile, *, exchanging: bool) -> dict[str, Any]:
+    """Return what would be signed and sent, with `***` for what only the key or a secret gives; loads no module."""
+    from hsmjwt.oauth.assertion import draft
+
+    header, claims = draft(profile, profile.alg, time.time())
+    value: dict[str, Any] = {"header": header, "claims": claims}
+    if exchanging:
+        from hsmjwt.oauth.exchange import build_request
+
+        request = build_request(
+            grant=profile.grant,
+            url=profile.token_url or "",
+            jwt="***",
+            client_id=profile.client_id,
+            scope=profile.scope,
+            client_secret=None if profile.client_secret is None else "***",
+            form=profile.form,
+        )
+        value["request"] = {
+            "method": request.method,
+            "url": request.url,
+            "headers": request.headers,
+            "form": request.shown_form(),
+        }
+    if profile.unresolved:
+        value["unresolved"] = list(profile.unresolved)
+    return value
+
+
+def warn_of_retirement(profile: Profile, around: Surroundings) -> None:
+    """Say that a provider's grant has ended, once a day for each profile."""
+    if profile.retired is None:
+        return
+    name = hashlib.sha256(f"{profile.provider}\0{profile.name}".encode("utf-8", "replace")).hexdigest()[:16]
+    try:
+        stamp = os.path.join(state_folder(around.environ), f"retired-{name}")
+        if os.path.exists(stamp) and 0 <= time.time() - os.stat(stamp).st_mtime < _A_DAY:
+            return
+        with open(stamp, "w", encoding="utf-8"):
+            os.utime(stamp)
+    except (OSError, HsmjwtError) as error:
+        around.note(f"that a warning was given cannot be noted: {error}")
+    around.warn(f"warning: {profile.retired}")
+
+
+def list_keys(devices: Devices, choice: DeviceChoice) -> list[dict[str, Any]]:
+    """Return a row for each key of the tokens that the URI leaves; logs in only where that is exactly one."""
+    from hsmjwt.hsm import listing
+
+    module = devices.module(choice)
+    tokens = module.find_tokens(choice.uri)
+    if len(tokens) == 1:
+        slot = module.find_token(choice.uri)
+        return listing.rows(module, slot, module.login(slot, devices.login(choice)), choice.uri)
+    module.settle()
+    if not tokens:
+        module.find_token(choice.uri)
+    devices.around.warn(
+        f"{len(tokens)} tokens fit, so nothing was logged in to; this is what is visible without a login"
+    )
+    return [row for slot in tokens for row in listing.rows(module, slot, module.session(slot), choice.uri)]
+
+
+def generate_key(devices: Devices, choice: DeviceChoice, new: NewKey) -> str:
+    """Make a key pair and return the private key's URI; its id comes from the public key unless one is given."""
+    from hsmjwt import x509
+    from hsmjwt.hsm import keygen
+
+    module = devices.module(choice)
+    slot = module.find_token(choice.uri)
+    module.login(slot, devices.login(choice))
+    assert slot.token is not None  # noqa: S101 - find_token returns no other
+    session = module.session(slot, write=True)
+    keygen.refuse_taken(session, new, slot.token)
+    devices.around.deadline.enter("the token, which makes the key")
+    key = keygen.generate(session, new, slot.token)
+    if new.id is None:
+        key = keygen.set_id(session, key, x509.spki_sha256(key.public_key())[:20])  # RFC 7093, section 2, method 1
+    return key.uri(module.slot_id_needed(slot))
+
+
+def show_key(devices: Devices, choice: DeviceChoice) -> dict[str, Any]:
+    """Return what the token says of one key; logs in only where it is not visible without."""
+    from hsmjwt.hsm import listing
+
+    module, slot, session, key = _found(devices, choice, either=False)
+    row = listing.row(key, session, module.slot_id_needed(slot))
+    if row["type"] == "rsa":
+        from hsmjwt import x509
+        from hsmjwt.jose.jwk import thumbprint
+
+        public = key.public_key()
+        row["thumbprint"] = thumbprint(public)
+        row["spki_sha256"] = x509.spki_sha256(public).hex()
+    return row
+
+
+def public_key(devices: Devices, choice: DeviceChoice) -> PublicKey:
+    """Return the public half of one key; either object will do, and most tokens show the public one to anybody."""
+    return _found(devices, choice, either=True)[3].public_key()
+
+
+def _found(devices: Devices, choice: DeviceChoice, *, either: bool) -> tuple[Module, Slot, Any, KeyObject]:
+    """Look for an object without a login, and with one where nothing is found."""
+    from hsmjwt.hsm.objects import find_object
+
+    module = devices.module(choice)
+    slot = module.find_token(choice.uri)
+    assert slot.token is not None  # noqa: S101
+    private = choice.uri.for_private()
+    uris = [private]
+    if either and choice.uri.type is None:
+        uris = [msgspec.structs.replace(choice.uri, type="public"), private]
+    for uri in uris[:-1] if either else []:
+        with contextlib.suppress(KeyNotFoundError):
+            session = module.session(slot)
+            return module, slot, session, find_object(session, uri, slot.token, module.slot_id_needed(slot))
+    session = module.session(slot)
+    try:
+        key = find_object(session, private, slot.token, module.slot_id_needed(slot))
+        module.settle()
+    except KeyNotFoundError:
+        if slot.login is None or not slot.login.login_required or choice.pin_source.kind == "none":
+            raise
+        session = module.login(slot, devices.login(choice))
+        key = find_object(session, private, slot.token, module.slot_id_needed(slot))
+    return module, slot, session, key
+
+
+def read_file(path: str) -> bytes:
+    """Read a file that should hold a public key or a certificate; raises UsageError where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(_LARGEST_FILE)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "its name holds a NUL"
+        raise UsageError(
+            f"'{path}' cannot be read: {reason}", hint="it should hold a public key or a certificate"
+        ) from None
+
+
+def load_public(data: bytes) -> PublicKey:
+    """Read a public key or the key of a certificate from a file's bytes."""
+    from hsmjwt import x509
+
+    return x509.load_public(data)
+
+
+def judge(parts: Parts, key: PublicKey, **wanted: Any) -> Verdict:
+    """Verify a token's signature in software, then its claims; see hsmjwt.jose.judge."""
+    from hsmjwt import verify
+    from hsmjwt.jose import judge as judging
+
+    return judging.judge(parts, key, check=verify.valid, **wanted)
+
+
+def public_pem(key: PublicKey) -> str:
+    """Return a public key as PEM."""
+    from hsmjwt import x509
+
+    return x509.spki_pem(key)
+
+
+def public_der(key: PublicKey) -> bytes:
+    """Return a public key as DER."""
+    from hsmjwt import x509
+
+    return x509.spki_der(key)
+
+
+def public_jwk(key: PublicKey) -> dict[str, str]:
+    """Return a public key as a JWK, named by its thumbprint (RFC 7638)."""
+    from hsmjwt.jose.jwk import thumbprint, to_jwk
+
+    return {**to_jwk(key), "kid": thumbprint(key), "use": "sig", "alg": "RS256"}
+
+
+def make_soft_token(folder: str, label: str, environ: MutableMapping[str, str]) -> SoftToken:
+    """Make a SoftHSM2 token for tests; see hsmjwt.softhsm."""
+    from hsmjwt import softhsm
+
+    return softhsm.create(folder, label, environ)
+
+
+def read_soft_token(folder: str) -> SoftToken:
+    """Return a token that `make_soft_token` made."""
+    from hsmjwt import softhsm
+
+    return softhsm.read(folder)
+
+
+def remove_soft_token(folder: str) -> None:
+    """Remove a token that `make_soft_token` made."""
+    from hsmjwt import softhsm
+
+    softhsm.remove(folder)

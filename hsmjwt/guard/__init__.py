@@ -1,0 +1,1 @@
+"""Decides whether something may be signed."""

@@ -1,0 +1,93 @@
+"""May it be signed: pure rules, asked after the claims are made and before the key is used.
+
+One thing reaches a private key: an assertion, which `oauth/assertion.py` builds and which passes `check_claims` first.
+Whatever else is to be signed one day is named here before it is (a key's self-test would be a line that no JWT can be).
+There is no function here or elsewhere that signs bytes of the caller's choice.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from typing import Any, Final
+
+from hsmjwt.errors import ConfigError, PolicyError
+
+SKEW: Final = 60  # seconds that iat and nbf may lie ahead of the clock: what servers commonly tolerate
+DEFAULT_MAX_LIFE: Final = 3600  # seconds, where neither provider nor key says: the longest that providers commonly take
+EARLIEST: Final = 1_577_836_800  # 2020-01-01T00:00:00Z; an earlier clock was never set
+RESERVED_TYP: Final = "hsmjwt-"  # types of our own: who may sign could otherwise forge a ceremony's transcript
+
+
+def refused(rule: str, why: str, *, hint: str | None = None) -> PolicyError:
+    """Return the error for a broken rule, which its message names first."""
+    return PolicyError(f"refused by the rule {rule}: {why}", hint=hint)
+
+
+def is_reserved_typ(typ: str) -> bool:
+    """Tell whether a header `typ` is one of ours.
+
+    Media types ignore case, and `application/` before one is the same type (RFC 7515, section 4.1.9).
+    """
+    return typ.strip().lower().removeprefix("application/").startswith(RESERVED_TYP)
+
+
+def check_clock(clock: float) -> None:
+    """Raise ConfigError for a system clock before 2020, which was never set; `clock` is Unix time."""
+    if clock < EARLIEST:
+        raise ConfigError(
+            f"the system clock says {_utc(clock)}, and nothing is signed before 2020",
+            hint="set the clock (timedatectl set-ntp true)",
+        )
+
+
+def check_claims(claims: Mapping[str, Any], *, clock: float, claims_now: int, max_life: int) -> None:
+    """Raise PolicyError where the claims' times break a rule, whoever asked for them.
+
+    `clock` is the real time, `claims_now` the claims' own now (`--now`, else the clock), both Unix time; `max_life` is
+    the longest life in seconds that provider or key allow. Claims may lie in the past, never in the future: an
+    assertion that is good later is one that nobody can call back.
+    """
+    for name in ("iat", "nbf"):
+        moment = _moment(claims, name)
+        if moment is not None and moment > clock + SKEW:
+            raise refused(
+                f"{name}-in-the-future",
+                f"{name} {_utc(moment)} is later than the clock, {_utc(clock)}, by more than {SKEW} s",
+                hint="claims may lie in the past, never in the future; is the clock right?",
+            )
+    exp = _moment(claims, "exp")
+    if exp is None:
+        raise refused("exp-missing", "an assertion without exp would be good for ever")
+    if exp <= claims_now:
+        raise refused(
+            "exp-not-later-than-now",
+            f"exp {_utc(exp)} is not later than the claims' own now, {_utc(claims_now)}",
+            hint="--exp DURATION says how long the assertion is good",
+        )
+    iat = _moment(claims, "iat")
+    if iat is not None and exp <= iat:
+        raise refused("exp-not-later-than-iat", f"exp {_utc(exp)} is not later than iat {_utc(iat)}")
+    if exp > clock + max_life:
+        raise refused(
+            "exp-too-late",
+            f"exp {_utc(exp)} is more than {max_life} s after the clock, {_utc(clock)}",
+            hint=f"{max_life} s is the longest life that provider and key allow",
+        )
+
+
+def _moment(claims: Mapping[str, Any], name: str) -> float | None:
+    value = claims.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise refused(f"{name}-is-no-number", f"{name} must be a number of seconds (RFC 7519, section 2)")
+    return value
+
+
+def _utc(moment: float) -> str:
+    """Return a moment for a person, and the bare number where no calendar holds it."""
+    try:
+        return datetime.datetime.fromtimestamp(int(moment), datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):
+        return f"@{moment:.6g}"

@@ -1,0 +1,1 @@
+"""Talks to PKCS#11 tokens: finds keys, logs in without harm, signs."""

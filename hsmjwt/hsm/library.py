@@ -1,0 +1,194 @@
+"""A PKCS#11 module, loaded and initialised so that threads may use it.
+
+python-pkcs11 calls `C_Initialize(NULL)`, which tells the module that the process has one thread, and yet releases the
+GIL in every call: with SoftHSM, threads then crash the process. Its `lib.initialize` can be overridden, so the
+subclass here passes CKF_OS_LOCKING_OK itself, through ctypes (PKCS#11 2.40, section 5.4).
+
+Nothing is finalised at exit: finalising while another thread signs crashes, and a process that ends needs no goodbye.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import threading
+from typing import Any
+
+from hsmjwt.errors import TokenError, UsageError
+from hsmjwt.hsm.binding import pkcs11
+from hsmjwt.hsm.faults import fault, rv_name, translated
+
+_OS_LOCKING_OK = 2
+_CKR_OK, _CANT_LOCK, _ALREADY_INITIALIZED = 0x0, 0xA, 0x191
+
+_UNAVAILABLE = 1 << 31  # CK_UNAVAILABLE_INFORMATION is all ones; no PIN comes near either
+
+# Places in CK_FUNCTION_LIST after its version (PKCS#11 2.40, section 5.3)
+_C_INITIALIZE, _C_FINALIZE, _C_GET_TOKEN_INFO, _C_INIT_TOKEN = 1, 2, 7, 10
+
+
+class _InitArgs(ctypes.Structure):
+    """CK_C_INITIALIZE_ARGS."""
+
+    _fields_ = (
+        ("CreateMutex", ctypes.c_void_p),
+        ("DestroyMutex", ctypes.c_void_p),
+        ("LockMutex", ctypes.c_void_p),
+        ("UnlockMutex", ctypes.c_void_p),
+        ("flags", ctypes.c_ulong),
+        ("pReserved", ctypes.c_void_p),
+    )
+
+
+class _TokenInfo(ctypes.Structure):
+    """The part of CK_TOKEN_INFO that python-pkcs11 does not tell."""
+
+    _fields_ = (
+        ("texts", ctypes.c_ubyte * 96),
+        ("flags", ctypes.c_ulong),
+        ("session_counts", ctypes.c_ulong * 4),
+        ("ulMaxPinLen", ctypes.c_ulong),
+        ("ulMinPinLen", ctypes.c_ulong),
+        ("rest", ctypes.c_ubyte * 128),
+    )
+
+
+class _Lib(pkcs11._pkcs11.lib):  # noqa: SLF001 - the only way in
+    """python-pkcs11's library object, whose initialising is ours."""
+
+    def initialize(self) -> None:
+        """Do nothing: `Library` has called C_Initialize by then."""
+
+
+class Library:
+    """An initialised module.
+
+    `path` is the real path of the file, `lib` python-pkcs11's object for it. `shared` says that several threads may
+    call into it: not where the module cannot lock, nor where somebody else initialised it.
+    """
+
+    def __init__(self, path: str, functions: Any | None) -> None:
+        """Take over a module; `functions` is its function table, None where it makes a new one at each call."""
+        self.path = path
+        self.shared = True
+        self.pid = os.getpid()
+        self._functions = functions
+        self._owned = False
+        self.lib = self._initialise()
+
+    def _initialise(self) -> Any:
+        if self._functions is None:  # p11-kit's modules: they lock by themselves
+            with translated("C_Initialize"):
+                lib = pkcs11.lib(self.path)
+            self._owned = True
+            return lib
+        result = self._call(_C_INITIALIZE, ctypes.byref(_InitArgs(flags=_OS_LOCKING_OK)))
+        if result == _CANT_LOCK:
+            self.shared = False
+            result = self._call(_C_INITIALIZE, None)
+        if result == _ALREADY_INITIALIZED:
+            self.shared = False
+        elif result != _CKR_OK:
+            raise fault("C_Initialize", rv_name(result))
+        else:
+            self._owned = True
+        with translated("C_GetInfo"):
+            return _Lib(self.path)
+
+    def _call(self, place: int, argument: Any) -> int:
+        function = ctypes.CFUNCTYPE(ctypes.c_ulong, ctypes.c_void_p)(self._functions[place])  # type: ignore[index]
+        return int(function(ctypes.cast(argument, ctypes.c_void_p) if argument is not None else None))
+
+    def restart(self) -> None:
+        """Finalise and initialise once more; only while nothing uses the module, and only where we initialised it.
+
+        A module that read its files while another process wrote them knows no better until then.
+        """
+        if not self._owned:
+            return
+        if self._functions is None:
+            with contextlib.suppress(pkcs11.PKCS11Error):
+                self.lib.finalize()
+            with translated("C_Initialize"):
+                self.lib.initialize()
+            return
+        self._call(_C_FINALIZE, None)
+        self._owned = False
+        self.lib = self._initialise()
+
+    def longest_pin(self, slot_id: int) -> int | None:
+        """Return how many bytes of PIN the token takes at most; None where the module does not say."""
+        if self._functions is None:
+            return None
+        info = _TokenInfo()
+        function = ctypes.CFUNCTYPE(ctypes.c_ulong, ctypes.c_ulong, ctypes.c_void_p)(self._functions[_C_GET_TOKEN_INFO])
+        if function(slot_id, ctypes.byref(info)) != _CKR_OK:
+            return None
+        longest = int(info.ulMaxPinLen)
+        return longest if 0 < longest < _UNAVAILABLE else None
+
+    def check_process(self) -> None:
+        """Refuse to go on in a forked child: it shares the parent's login and may hang on the parent's locks."""
+        if os.getpid() != self.pid:
+            raise UsageError(
+                "this process was forked after the PKCS#11 module was loaded",
+                hint="start workers by spawn or exec, or open the key after the fork",
+            )
+
+    def init_token(self, slot_id: int, so_pin: str, label: str) -> None:
+        """Initialise a token (C_InitToken, which python-pkcs11 lacks); `label` must fit into 32 bytes of UTF-8."""
+        if self._functions is None:
+            raise TokenError(f"tokens cannot be initialised through '{self.path}'", hint="name SoftHSM2's own module")
+        pin, name = so_pin.encode(), label.encode()
+        function = ctypes.CFUNCTYPE(ctypes.c_ulong, ctypes.c_ulong, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)(
+            self._functions[_C_INIT_TOKEN]
+        )
+        result = function(slot_id, pin, len(pin), name.ljust(32))
+        if result != _CKR_OK:
+            raise fault("C_InitToken", rv_name(result))
+
+
+_loaded: dict[str, Library] = {}
+_loading = threading.Lock()
+
+
+def load(path: str) -> Library:
+    """Load and initialise the module at `path` (a real path); the same object for the same path.
+
+    Raises TokenError where the file is no library or no PKCS#11 module, and what C_Initialize gives.
+    """
+    with _loading:
+        library = _loaded.get(path)
+        if library is None:
+            library = _loaded[path] = Library(path, _function_table(path))
+        library.check_process()
+        return library
+
+
+def _function_table(path: str) -> Any | None:
+    try:
+        module = ctypes.CDLL(path)
+    except OSError as error:
+        reason = str(error).replace(path, "the file")
+        raise TokenError(
+            f"module '{path}' cannot be loaded: {reason}", hint="--module names a PKCS#11 library"
+        ) from None
+    try:
+        get_list = module.C_GetFunctionList
+    except AttributeError:
+        raise TokenError(
+            f"module '{path}' is a library but no PKCS#11 module: it has no C_GetFunctionList",
+            hint="--module names a PKCS#11 library, for example libsofthsm2.so",
+        ) from None
+    get_list.restype = ctypes.c_ulong
+    tables = []
+    for _ in range(2):
+        table = ctypes.c_void_p()
+        result = get_list(ctypes.byref(table))
+        if result != _CKR_OK or not table.value:
+            raise fault("C_GetFunctionList", rv_name(result))
+        tables.append(table.value)
+    if tables[0] != tables[1]:
+        return None  # p11-kit hands out a new table each time, so that ours would not be python-pkcs11's
+    return ctypes.cast(tables[0], ctypes.POINTER(ctypes.c_void_p))

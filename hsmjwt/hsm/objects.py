@@ -1,0 +1,262 @@
+"""Keys on a token: from a URI to exactly one object, from an object to what it says of itself.
+
+Every value is checked before a search template is built: python-pkcs11 frees memory that it never filled where a value
+of a template fails to pack, and the process dies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from hsmjwt.errors import DeviceError, HsmjwtError, KeyNotFoundError, KeyNotUniqueError, KeyUnfitError
+from hsmjwt.hsm.binding import pkcs11
+from hsmjwt.hsm.faults import translated
+from hsmjwt.hsm.uri import KeyUri, TokenInfo, format_object_uri, hex_hint
+from hsmjwt.jose.keys import PublicKey, RsaKey
+
+Kind = Literal["private", "public", "cert"]
+
+_CLASSES: dict[Kind, str] = {"private": "PRIVATE_KEY", "public": "PUBLIC_KEY", "cert": "CERTIFICATE"}
+_TYPES = {"RSA": "rsa", "EC": "ec", "EC_EDWARDS": "ed25519"}
+_HOPELESS = (
+    "CKR_ATTRIBUTE_TYPE_INVALID",
+    "CKR_ATTRIBUTE_SENSITIVE",
+    "CKR_FUNCTION_FAILED",
+    "CKR_ATTRIBUTE_VALUE_INVALID",
+)
+
+_READ = (
+    "CLASS",
+    "LABEL",
+    "ID",
+    "KEY_TYPE",
+    "MODULUS",
+    "PUBLIC_EXPONENT",
+    "SIGN",
+    "SENSITIVE",
+    "EXTRACTABLE",
+    "NEVER_EXTRACTABLE",
+    "LOCAL",
+    "ALWAYS_AUTHENTICATE",
+)
+_READ_TO_SIGN = ("LABEL", "ID", "KEY_TYPE", "MODULUS", "PUBLIC_EXPONENT", "SIGN", "ALWAYS_AUTHENTICATE")
+
+
+class KeyObject(msgspec.Struct, frozen=True):
+    """An object on a token: `handle` is python-pkcs11's, `about` what it says of itself, by attribute name.
+
+    An attribute that the token does not tell is absent from `about`.
+    """
+
+    handle: Any
+    about: Mapping[str, Any]
+    token: TokenInfo
+    kind: Kind
+
+    @property
+    def label(self) -> str | None:
+        """Return the label; None where the token tells none. Bytes that are no UTF-8 come as lone surrogates."""
+        label: str | None = self.about.get("LABEL")
+        return label
+
+    @property
+    def id(self) -> bytes | None:
+        """Return CKA_ID; None where the token tells none."""
+        value: bytes | None = self.about.get("ID")
+        return value
+
+    @property
+    def type(self) -> str | None:
+        """Return `rsa`, `ec`, `ed25519`, another PKCS#11 name in lower case, or None."""
+        value = self.about.get("KEY_TYPE")
+        if value is None:
+            return None
+        name = getattr(value, "name", f"0x{int(value):x}")
+        return _TYPES.get(name, name.lower())
+
+    @property
+    def bits(self) -> int | None:
+        """Return the length of an RSA modulus in bits."""
+        modulus = self.about.get("MODULUS")
+        return int.from_bytes(modulus, "big").bit_length() if modulus else None
+
+    def uri(self, slot_id: int | None = None) -> str:
+        """Return the full URI of this object."""
+        label = self.label if self.label is None or _is_text(self.label) else None
+        return format_object_uri(self.token, label=label, id=self.id, type=self.kind, slot_id=slot_id)
+
+    def public_key(self) -> PublicKey:
+        """Return the public key that the object itself holds; raises KeyUnfitError where it does not."""
+        modulus, exponent = self.about.get("MODULUS"), self.about.get("PUBLIC_EXPONENT")
+        if self.type != "rsa":
+            raise KeyUnfitError(
+                f"the key is of type {self.type or 'unknown'}", hint="this version of hsmjwt uses RSA keys only"
+            )
+        if not modulus or not exponent:
+            raise KeyUnfitError(
+                "the token tells no modulus and public exponent for the key, and no public half fits it"
+            )
+        return RsaKey(int.from_bytes(modulus, "big"), int.from_bytes(exponent, "big"))
+
+    def sign(self, data: bytes, mechanism: str, pin: str | None = None) -> bytes:
+        """Sign `data` by the mechanism of that name; `pin` is for a key that asks for one at each use."""
+        with translated("C_Sign"):
+            signature: bytes = self.handle.sign(data, mechanism=pkcs11.Mechanism[mechanism], pin=pin)
+        return signature
+
+    def rename(self, key_id: bytes) -> None:
+        """Set CKA_ID."""
+        with translated("C_SetAttributeValue"):
+            self.handle[pkcs11.Attribute.ID] = key_id
+
+
+def label_mapper() -> Any:
+    """Return a mapper that survives what tokens hold: labels that are no UTF-8, types of a vendor's own."""
+    mapper = pkcs11.attributes.AttributeMapper()
+    mapper.register_handler(
+        pkcs11.Attribute.LABEL,
+        lambda text: text.encode("utf-8"),
+        lambda data: data.decode("utf-8", "surrogateescape"),
+    )
+    for attribute, enum in (("CLASS", pkcs11.ObjectClass), ("KEY_TYPE", pkcs11.KeyType)):
+        mapper.register_handler(pkcs11.Attribute[attribute], _pack_ulong, _known_or_number(enum))
+    return mapper
+
+
+def _pack_ulong(value: int) -> bytes:
+    packed: bytes = pkcs11.attributes.handle_ulong[0](int(value))
+    return packed
+
+
+def _known_or_number(enum: Any) -> Any:
+    def unpack(data: bytes) -> Any:
+        number = pkcs11.attributes.handle_ulong[1](data)
+        try:
+            return enum(number)
+        except ValueError:
+            return number
+
+    return unpack
+
+
+def find_signing_key(session: Any, uri: KeyUri, token: TokenInfo, slot_id: int | None) -> KeyObject:
+    """Return the one private key that the URI selects, with what signing needs to know of it.
+
+    One search. Raises KeyNotFoundError and KeyNotUniqueError with the candidates' URIs, KeyUnfitError where the URI
+    asks for another kind of object.
+    """
+    uri = uri.for_private()
+    if uri.type != "private":
+        raise KeyUnfitError(f"'{uri}' does not name a private key", hint="leave type out, or write type=private")
+    found = search(session, uri, token, _READ_TO_SIGN)
+    if len(found) == 1:
+        return found[0]
+    raise _not_one(session, uri, token, slot_id, found)
+
+
+def find_object(session: Any, uri: KeyUri, token: TokenInfo, slot_id: int | None) -> KeyObject:
+    """Return the one key, private or public, that the URI selects, with all that it says of itself."""
+    found = search(session, uri, token, _READ)
+    if len(found) == 1:
+        return found[0]
+    raise _not_one(session, uri, token, slot_id, found)
+
+
+def search(session: Any, uri: KeyUri, token: TokenInfo, attributes: Iterable[str] = _READ) -> list[KeyObject]:
+    """Return the keys that the URI's object attributes select; none where it holds an attribute that nothing has."""
+    if uri.unknown or (uri.type is not None and uri.type not in _CLASSES):
+        return []
+    template: dict[Any, Any] = {}
+    if uri.type is not None:
+        template[pkcs11.Attribute.CLASS] = pkcs11.ObjectClass[_CLASSES[uri.type]]
+    if uri.object is not None:
+        template[pkcs11.Attribute.LABEL] = uri.object
+    if uri.id is not None:
+        template[pkcs11.Attribute.ID] = uri.id
+    with translated("C_FindObjects"):
+        handles = list(session.get_objects(template))
+    names = tuple(attributes)
+    found = []
+    for handle in handles:
+        kind = uri.type if uri.type in _CLASSES and "CLASS" not in names else _kind(handle)
+        if kind == "private" or kind == "public":  # noqa: PLR1714 - the type checker follows this form alone
+            found.append(KeyObject(handle, read_attributes(handle, names), token, kind))
+    # Some tokens take a template as a hint; what does not fit it is not a match.
+    return [item for item in found if uri.matches_object(item.label, item.id, item.kind)]
+
+
+def _kind(handle: Any) -> Kind | None:
+    with translated("C_GetAttributeValue"):
+        value = handle[pkcs11.Attribute.CLASS]
+    names: dict[Any, Kind] = {pkcs11.ObjectClass[name]: kind for kind, name in _CLASSES.items()}
+    return names.get(value)
+
+
+def read_attributes(handle: Any, names: Iterable[str]) -> dict[str, Any]:
+    """Read attributes by name; those that the token will not tell are left out."""
+    wanted = {name: pkcs11.Attribute[name] for name in names}
+    try:
+        with translated("C_GetAttributeValue"):
+            values = handle.get_attributes(list(wanted.values()))
+        return {name: values[attribute] for name, attribute in wanted.items() if attribute in values}
+    except HsmjwtError as error:
+        if error.ckr not in _HOPELESS:
+            raise
+    about = {}
+    for name, attribute in wanted.items():  # some tokens answer for all with the error of one
+        try:
+            with translated("C_GetAttributeValue"):
+                about[name] = handle[attribute]
+        except DeviceError as error:
+            if error.ckr not in _HOPELESS:
+                raise
+    return about
+
+
+def public_half(session: Any, key: KeyObject) -> KeyObject | None:
+    """Return the public object with the same id, else the same label; None where there is not exactly one."""
+    every = search(session, KeyUri(type="public"), key.token)
+    by_id = [item for item in every if key.id and item.id == key.id]
+    found = by_id or [item for item in every if item.label == key.label]
+    return found[0] if len(found) == 1 else None
+
+
+def certificate_ids(session: Any) -> set[bytes]:
+    """Return the ids of the certificates on the token."""
+    with translated("C_FindObjects"):
+        handles = list(session.get_objects({pkcs11.Attribute.CLASS: pkcs11.ObjectClass.CERTIFICATE}))
+    return {read_attributes(handle, ("ID",)).get("ID", b"") for handle in handles}
+
+
+def _not_one(session: Any, uri: KeyUri, token: TokenInfo, slot_id: int | None, found: list[KeyObject]) -> HsmjwtError:
+    if found:
+        lines = [item.uri(slot_id) for item in found]
+        if len(set(lines)) < len(lines):
+            return KeyNotUniqueError(
+                f"{len(found)} keys fit '{uri}', and share label and id",
+                hint="give one of them another id, for example with pkcs11-tool --set-id; no URI tells them apart",
+            )
+        return KeyNotUniqueError(f"{len(found)} keys fit '{uri}'", hint="\n  ".join(("pick one of these:", *lines)))
+    every = search(session, KeyUri(type="private"), token)
+    public = search(session, msgspec.structs.replace(uri, type="public"), token) if uri.type == "private" else []
+    if public:
+        return KeyNotFoundError(
+            f"only the public half of '{uri}' is there: the token shows no private key for it",
+            hint="the private key may be on another token, or visible only after a login (--pin-source)",
+        )
+    parts = [uri.unknown_hint() if uri.unknown else None, hex_hint(uri)]
+    parts.append(
+        "\n  ".join(("these private keys are on the token:", *(item.uri(slot_id) for item in every)))
+        if every
+        else "the token shows no private key; hsmjwt key generate makes one, and a login may be needed (--pin-source)"
+    )
+    return KeyNotFoundError(
+        f"no key fits '{uri}' on token '{token.label}'", hint="; ".join(part for part in parts if part)
+    )
+
+
+def _is_text(text: str) -> bool:
+    return not any("\ud800" <= char <= "\udfff" for char in text)

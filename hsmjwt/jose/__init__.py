@@ -1,0 +1,1 @@
+"""Makes the bytes of a JSON Web Token; standard library only, no I/O and no clock."""

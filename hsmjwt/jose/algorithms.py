@@ -1,0 +1,48 @@
+"""RFC 7518, section 3.1, as a table: the signature algorithms that hsmjwt makes and verifies."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from hsmjwt.jose.keys import PublicKey
+
+
+class Algorithm(NamedTuple):
+    """One signature algorithm of JOSE.
+
+    `kty` is the type of key it takes, `min_bits` the smallest such key, `hash_name` the hash as hashlib spells it, and
+    `digest_info` the DER that stands before the hash where a token signs a ready DigestInfo (RFC 8017, section 9.2).
+    """
+
+    name: str
+    kty: str
+    min_bits: int
+    hash_name: str
+    digest_info: bytes
+
+
+_TABLE = (
+    # name, key (RFC 7518, section 3.3: 2048 bits or larger), hash, DigestInfo (RFC 8017, section 9.2, note 1)
+    Algorithm("RS256", "RSA", 2048, "sha256", bytes.fromhex("3031300d060960864801650304020105000420")),
+)
+
+ALGORITHMS: dict[str, Algorithm] = {row.name: row for row in _TABLE}
+
+
+def fits(alg: Algorithm, key: PublicKey) -> bool:
+    """Tell whether the algorithm may be used with the key: its type and its size."""
+    return misfit(alg, key) is None
+
+
+def misfit(alg: Algorithm, key: PublicKey) -> str | None:
+    """Return in words why the algorithm may not be used with the key, None where it may."""
+    if alg.kty != key.kty:
+        return f"{alg.name} takes {alg.kty} keys, and this one is {key.kty}"
+    if key.bits < alg.min_bits:
+        return f"{alg.name} takes keys of {alg.min_bits} bits or more (RFC 7518, 3.3), and this one has {key.bits}"
+    return None
+
+
+def by_default(key: PublicKey) -> Algorithm:
+    """Return the algorithm that a key signs with where nobody names one: the table's first for its type."""
+    return next(row for row in _TABLE if row.kty == key.kty)

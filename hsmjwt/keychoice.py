@@ -1,0 +1,141 @@
+"""Which key, which module and which PIN source a command uses, and who said so: parsed, nothing read or asked.
+
+The most specific wins: flag, then key table, then environment. A URI's own pin-source stands between flag and table,
+because it is the closest to the key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import msgspec
+
+from hsmjwt.config import KeyTable, Settings
+from hsmjwt.errors import UsageError
+from hsmjwt.hsm.uri import KeyUri, parse, pin_source_spec
+from hsmjwt.secret import SecretSource, parse_source
+
+T = TypeVar("T")
+
+_PIN_VALUE_WARNING = (
+    "the key's URI holds a pin-value, and whoever sees the URI can read it: "
+    "pin-source=/PATH in its place, or --pin-source, keeps it out"
+)
+
+
+class KeyChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """What was chosen; None where nobody names one, and the `_by` beside it says who does.
+
+    `mounted` is True where the key table lets the PIN file be readable by others, `fixed_alg` what the table binds the
+    key to.
+    """
+
+    uri: KeyUri | None
+    uri_by: str
+    module: str | None
+    module_by: str
+    pin_source: SecretSource | None
+    pin_by: str
+    mounted: bool
+    table: str | None
+    fixed_alg: str | None
+    warnings: tuple[str, ...] = ()
+
+
+def choose_key(
+    settings: Settings,
+    environ: Mapping[str, str],
+    *,
+    table: str | None = None,
+    key: str | None = None,
+    module: str | None = None,
+    pin_source: str | None = None,
+) -> KeyChoice:
+    """Choose among the flags `key`, `module` and `pin_source`, the key table of that name, and the environment.
+
+    `--key` beside a table replaces the table's URI alone: its module, PIN source and algorithm stay. Raises UsageError
+    for a bad flag or variable, ConfigError for what the table says.
+    """
+    entry = settings.keys[table] if table is not None else None
+    uri, uri_by = _uri(settings, entry, key, environ)
+    module, module_by = _module(entry, module, environ)
+    source, pin_by = _pin(settings, environ, entry=entry, uri=uri, uri_by=uri_by, flag=pin_source)
+    return KeyChoice(
+        uri=uri,
+        uri_by=uri_by,
+        module=module,
+        module_by=module_by,
+        pin_source=source,
+        pin_by=pin_by,
+        mounted=entry is not None and entry.pin_file_check == "mount",
+        table=table,
+        fixed_alg=entry.alg if entry is not None else None,
+        warnings=(_PIN_VALUE_WARNING,) if uri is not None and uri.pin_value is not None else (),
+    )
+
+
+def _uri(
+    settings: Settings, entry: KeyTable | None, flag: str | None, environ: Mapping[str, str]
+) -> tuple[KeyUri | None, str]:
+    if flag is not None:
+        return _flagged("--key", lambda: parse(flag)), "--key"
+    if entry is not None:
+        return _configured(settings, entry, "uri", lambda: parse(entry.uri)), f"[keys.{entry.name}]"
+    named = environ.get("HSMJWT_KEY")
+    if named:
+        return _flagged("HSMJWT_KEY", lambda: parse(named)), "HSMJWT_KEY"
+    return None, "nobody"
+
+
+def _module(entry: KeyTable | None, flag: str | None, environ: Mapping[str, str]) -> tuple[str | None, str]:
+    if flag is not None:
+        return flag, "--module"
+    if entry is not None and entry.module is not None:
+        return entry.module, f"[keys.{entry.name}]"
+    named = environ.get("HSMJWT_MODULE")
+    return (named, "HSMJWT_MODULE") if named else (None, "nobody")
+
+
+def _pin(
+    settings: Settings,
+    environ: Mapping[str, str],
+    *,
+    entry: KeyTable | None,
+    uri: KeyUri | None,
+    uri_by: str,
+    flag: str | None,
+) -> tuple[SecretSource | None, str]:
+    """Choose the PIN source in the order of product.md, *PIN source*; None leaves the prompt to the caller."""
+    if flag is not None:
+        return _flagged("--pin-source", lambda: parse_source(flag)), "--pin-source"
+    if uri is not None and uri.pin_value is not None:
+        return SecretSource(kind="value", target=uri.pin_value), f"the pin-value of the URI from {uri_by}"
+    if uri is not None and (spec := pin_source_spec(uri)) is not None:
+        return _flagged(
+            f"pin-source of {uri_by}", lambda: parse_source(spec)
+        ), f"the pin-source of the URI from {uri_by}"
+    if entry is not None and (named := entry.pin_source) is not None:
+        source = _configured(settings, entry, "pin_source", lambda: parse_source(named))
+        return source, f"[keys.{entry.name}]"
+    if variable := environ.get("HSMJWT_PIN_SOURCE"):
+        return _flagged("HSMJWT_PIN_SOURCE", lambda: parse_source(variable)), "HSMJWT_PIN_SOURCE"
+    if "HSMJWT_PIN" in environ:  # empty too: a CI secret that is missing comes as an empty variable, and is told so
+        return SecretSource(kind="env", target="HSMJWT_PIN"), "HSMJWT_PIN"
+    return None, "nobody"
+
+
+def _flagged(name: str, call: Callable[[], T]) -> T:
+    try:
+        return call()
+    except UsageError as error:
+        raise UsageError(f"{name}: {error.message}", hint=error.hint) from None
+
+
+def _configured(settings: Settings, entry: KeyTable, key: str, call: Callable[[], T]) -> T:
+    try:
+        return call()
+    except UsageError as error:
+        raise settings.source.fault(
+            ("keys", entry.name, key), f"{key} in [keys.{entry.name}]: {error.message}", hint=error.hint
+        ) from None

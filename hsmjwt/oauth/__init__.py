@@ -1,0 +1,1 @@
+"""Spends assertions at authorization servers."""

@@ -1,0 +1,79 @@
+"""Builds and signs assertions: the one road of a token's JWT to the private key.
+
+The order matters. A login may take a person's minute and a touch some seconds, so the key is opened first, and header
+and claims are made for the instant at which it is used.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from hsmjwt.errors import UsageError
+from hsmjwt.guard.policy import check_claims, check_clock
+from hsmjwt.jose.algorithms import ALGORITHMS, by_default
+from hsmjwt.jose.claims import build
+from hsmjwt.jose.encoding import EncodingFault
+from hsmjwt.jose.jws import Signer, sign_jwt, signing_input
+from hsmjwt.oauth.profile import Profile
+
+
+class Draft(NamedTuple):
+    """Header and claims of an assertion that is not signed; alg is None where the key decides."""
+
+    header: dict[str, Any]
+    claims: dict[str, Any]
+
+
+class Assertion(NamedTuple):
+    """A signed assertion with what it says."""
+
+    jwt: str
+    header: dict[str, Any]
+    claims: dict[str, Any]
+
+
+def draft(profile: Profile, alg: str | None, clock: float) -> Draft:
+    """Return header and claims for `clock` (Unix time), after asking whether they may be signed.
+
+    Raises PolicyError where they may not, ConfigError for a clock that was never set, and UsageError for what JSON
+    cannot hold.
+    """
+    check_clock(clock)
+    now = profile.claims_now(clock)
+    header = profile.header_with(alg)
+    claims = build(profile.claims, now=now, new_jti=lambda: str(uuid.uuid4()))
+    check_claims(claims, clock=clock, claims_now=now, max_life=profile.max_life)
+    try:
+        signing_input(header, claims)
+    except EncodingFault as error:
+        raise UsageError(f"the assertion cannot be written: {error}") from None
+    return Draft(header, claims)
+
+
+class Asserter:
+    """Signs one profile's assertions; the key is opened by the first one and kept."""
+
+    def __init__(
+        self, profile: Profile, open_signer: Callable[[], Signer], clock: Callable[[], float] = time.time
+    ) -> None:
+        """Keep how to open the signer, which must verify what it signs; `clock` returns Unix time."""
+        self._profile = profile
+        self._open = open_signer
+        self._clock = clock
+        self._signer: Signer | None = None
+
+    def assertion(self) -> Assertion:
+        """Return a new assertion for this instant.
+
+        What the profile forbids is refused before the token is touched. Raises what `draft` and the signer raise.
+        """
+        if self._signer is None:
+            draft(self._profile, self._profile.alg, self._clock())
+            self._signer = self._open()
+        signer = self._signer
+        alg = ALGORITHMS[self._profile.alg] if self._profile.alg else by_default(signer.public_key)
+        header, claims = draft(self._profile, alg.name, self._clock())
+        return Assertion(sign_jwt(header, claims, signer, alg), header, claims)

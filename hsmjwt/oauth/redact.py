@@ -1,0 +1,165 @@
+"""What may be shown of text that a server wrote: short, in one line, and with nothing token-like in it.
+
+An answer that is not understood is what a person needs to see, and it is also where an access token hides that we
+failed to find. So members with a telling name are hidden by their name, what we sent is hidden in every usual
+spelling, and of the rest whatever looks random. In doubt, hidden: an answer with 2xx (`wary`) is read more strictly
+than an error.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+from hsmjwt.jose import encoding
+
+SHOWN = 200  # characters of a server's text in a message
+HIDDEN = "***"
+
+_LOOKED_AT = 16 * 1024  # characters of a body that are looked at for the first 200
+_PIECE = 8  # characters of something we sent that give it away: servers cut what they quote
+_NAMES = r"(?:token|secret|passw(?:or)?d|assertion|jwt|api[_-]?key|credential|cookie|authorization|signature)s?"
+_TELLING = re.compile(_NAMES, re.IGNORECASE)
+_HARMLESS = re.compile(r"(?:types?|uris?|urls?|endpoint|_in|_at|_alg|methods?|supported|description)$", re.IGNORECASE)
+_JWT = re.compile(r"(?:eyJ|eyAi|ewog|ewoJ|ew0K)[A-Za-z0-9_-]{4,}(?:\.[A-Za-z0-9_-]*)*")
+_ASSIGNED = re.compile(
+    rf"""(?P<name>{_NAMES}["'\]\s]*(?:=>|[:=])\s*)
+         (?: "(?:[^"\\]|\\.)*+"? | '(?:[^'\\]|\\.)*+'?
+           | (?<=[:=])[^\s&,;<>"'}}\])]+ | (?=\S*\d)[^\s&,;<>"'}}\])]{{6,}} )""",  # prose follows a colon and a blank
+    re.IGNORECASE | re.VERBOSE | re.DOTALL,
+)
+_FOLLOWED = re.compile(rf"(?P<name>{_NAMES}\s+[\"'(]?)(?=\S*\d)[\w.~+/=-]{{12,}}", re.IGNORECASE)
+_TOKEN_NAME = re.compile(r"(?:access|refresh|id)[_-]?token", re.IGNORECASE)
+_TOKEN_ASSIGNED = re.compile(r"(?:access|refresh|id)[_-]?token[\"'\]\s]*(?:=>|[:=>])", re.IGNORECASE)
+_UUID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", re.IGNORECASE)
+_RUN = re.compile(r"[A-Za-z0-9_+/=~-]{20,}")
+_SHORT_RUN = re.compile(r"[A-Za-z0-9_+/=~-]{10,}")
+_WORD = re.compile(r"[A-Za-z]*[0-9]*")
+_HUMP = re.compile(r"[a-z][A-Z]")
+
+
+def excerpt(text: str, sent: Sequence[str] = (), *, limit: int = SHOWN, wary: bool = False) -> str:
+    """Return at most `limit` characters of a server's `text` that are safe to show, in one line.
+
+    `sent` are the secrets of the request; they are hidden however the server spells them, also in part.
+    """
+    return cut(escaped(_redacted(text[:_LOOKED_AT], _spellings(sent), wary=wary)), limit)
+
+
+def body_excerpt(body: bytes, sent: Sequence[str] = (), *, wary: bool = False) -> str:
+    """Return what may be shown of an answer's body, '' where it is empty."""
+    if b"\0" in body:  # UTF-16 would pass every pattern below
+        return f"{len(body)} bytes that are no text"
+    spellings = _spellings(sent)
+    try:
+        value = encoding.load(body)
+    except encoding.EncodingFault:
+        text = body[:_LOOKED_AT].decode("utf-8", "backslashreplace").strip()
+        return cut(escaped(_redacted(_before_token(text, wary=wary), spellings, wary=wary)), SHOWN)
+    opaque = wary and not isinstance(value, dict)  # some servers answer with the bare token as a JSON string
+    masked = encoding.dump(_masked(value, spellings, wary=wary, hide=opaque))
+    return cut(escaped(masked[: 4 * _LOOKED_AT].decode("utf-8", "ignore")), SHOWN)
+
+
+def telling(name: str) -> bool:
+    """Tell whether a form field or a JSON member of this name holds a secret."""
+    return _TELLING.search(name) is not None and _HARMLESS.search(name) is None
+
+
+def escaped(text: str) -> str:
+    """Return `text` with what is not printable escaped, as repr does: line ends, terminal codes, bidi marks."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def cut(text: str, limit: int) -> str:
+    """Return the first `limit` characters of `text`, the last of them an ellipsis where more followed."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _masked(value: object, spellings: Sequence[str], *, wary: bool, hide: bool = False) -> Any:
+    if isinstance(value, dict):
+        return {
+            _redacted(name, spellings, wary=wary): _masked(item, spellings, wary=wary, hide=hide or telling(name))
+            for name, item in value.items()
+        }
+    if isinstance(value, list):
+        return [_masked(item, spellings, wary=wary, hide=hide) for item in value]
+    if hide and isinstance(value, str | int | float) and not isinstance(value, bool):
+        return HIDDEN if value != "" else ""
+    return _redacted(value[:_LOOKED_AT], spellings, wary=wary) if isinstance(value, str) else value
+
+
+def _before_token(text: str, *, wary: bool) -> str:
+    """Return `text` up to where it seems to name an access token, if it does: what follows cannot be parsed."""
+    found = (_TOKEN_NAME if wary else _TOKEN_ASSIGNED).search(text)
+    if found:
+        return text[: found.start()] + HIDDEN
+    return HIDDEN if wary and text and not re.search(r"[\s<{\[]", text) else text
+
+
+def _redacted(text: str, spellings: Sequence[str], *, wary: bool) -> str:
+    text = _without(text, spellings)
+    text = _JWT.sub(HIDDEN, text)
+    text = _ASSIGNED.sub(rf"\g<name>{HIDDEN}", text)
+    text = _FOLLOWED.sub(rf"\g<name>{HIDDEN}", text)
+    return (_SHORT_RUN if wary else _RUN).sub(lambda run: HIDDEN if _random(run[0]) else run[0], text)
+
+
+def _random(run: str) -> bool:
+    """Tell whether a run of token characters looks random; a UUID (servers name an incident so) and words do not."""
+    words = re.split(r"[_+/=~-]+", _UUID.sub("-", run))
+    return any(
+        _WORD.fullmatch(word) is None or len(_HUMP.findall(word)) > max(2, len(word) // 4) for word in words if word
+    )
+
+
+def _without(text: str, spellings: Iterable[str]) -> str:
+    """Hide in `text` whatever it shares with what we sent, from eight characters on."""
+    pieces: dict[int, set[str]] = {}
+    for spelling in spellings:
+        size = min(_PIECE, len(spelling))
+        pieces.setdefault(size, set()).update(spelling[i : i + size] for i in range(len(spelling) - size + 1))
+    seen = bytearray(len(text))
+    for size, known in pieces.items():
+        for i in range(len(text) - size + 1):
+            if text[i : i + size] in known:
+                seen[i : i + size] = b"\1" * size
+    if not any(seen):
+        return text
+    parts: list[str] = []
+    for i, character in enumerate(text):
+        if not seen[i]:
+            parts.append(character)
+        elif i == 0 or not seen[i - 1]:
+            parts.append(HIDDEN)
+    return "".join(parts)
+
+
+def _spellings(sent: Iterable[str]) -> list[str]:
+    """Return the ways in which a server may quote a secret: form, JSON, HTML, base64 at any offset, hexadecimal."""
+    found: set[str] = set()
+    for secret in sent:
+        if not secret:
+            continue
+        raw = secret.encode("utf-8", "surrogatepass")
+        form = quote(raw, safe="")
+        found |= {secret, form, quote(raw), quote_plus(raw), re.sub("%..", lambda code: code[0].lower(), form)}
+        found |= {json.dumps(secret)[1:-1], json.dumps(secret).replace("/", "\\/")[1:-1], html.escape(secret)}
+        found |= {code for code in (raw.hex(), raw.hex().upper(), *_base64(raw)) if len(code) >= _PIECE // 2}
+    return sorted(found)
+
+
+def _base64(raw: bytes) -> Iterable[str]:
+    """Return the base64 of `raw` as it stands inside a longer text, whatever stands before it ('client:secret')."""
+    for before in range(3):
+        whole = base64.b64encode(bytes(before) + raw).decode("ascii").rstrip("=")
+        inner = whole[(before * 8 + 5) // 6 : (before + len(raw)) * 8 // 6]
+        yield inner
+        yield inner.replace("+", "-").replace("/", "_")

@@ -1,0 +1,73 @@
+"""Read a descriptor, or what a program prints, until a deadline."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from hsmjwt.deadline import Deadline
+
+_TICK = 0.05  # seconds between two looks at a program that runs
+
+
+def read_to_end(fd: int, most: int, deadline: Deadline, ended: Callable[[], bool] = lambda: False) -> bytes:
+    """Read until the end, or until `most` bytes are there.
+
+    `ended` tells that nobody of interest will write any more: what lies in the pipe is all then, though somebody else
+    may hold it open. Raises OSError, and the deadline's error.
+    """
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    raw = b""
+    while len(raw) < most:
+        deadline.check()
+        over = ended()
+        left = deadline.remaining()
+        if poller.poll(0 if over else 1000 * (_TICK if left is None else min(_TICK, left))):
+            with contextlib.suppress(BlockingIOError):  # another reader was faster
+                chunk = os.read(fd, most - len(raw))
+                if not chunk:
+                    break
+                raw += chunk
+        elif over:
+            break
+    return raw
+
+
+def output_of(words: Sequence[str], environ: Mapping[str, str], most: int, deadline: Deadline) -> tuple[int, bytes]:
+    """Run a program without a shell; return its exit code (minus a signal's number) and what it printed.
+
+    It reads nothing, shares our stderr and runs in a session of its own, so that all it starts can be ended with it;
+    so it has no terminal to ask on. Where it has printed `most` bytes it is killed; the output is that long then. A
+    child that it leaves behind may hold the pipe open: the program's own end is the end. Raises OSError or ValueError
+    where it cannot be started, and the deadline's error, having killed it.
+    """
+    started: list[subprocess.Popen[bytes]] = []
+    with deadline.on_abandon(lambda: _end(started)):
+        null, pipe = subprocess.DEVNULL, subprocess.PIPE
+        process = subprocess.Popen(list(words), stdin=null, stdout=pipe, env=dict(environ), start_new_session=True)
+        started.append(process)
+        assert process.stdout is not None  # noqa: S101 - a pipe was asked for
+        try:
+            with process.stdout as printed:
+                raw = read_to_end(printed.fileno(), most, deadline, lambda: process.poll() is not None)
+            while len(raw) < most and process.poll() is None:
+                deadline.check()
+                time.sleep(_TICK / 10)
+        finally:
+            _end(started)
+    return process.returncode, raw
+
+
+def _end(started: list[subprocess.Popen[bytes]]) -> None:
+    """Kill a program's group if the program still runs: once it is reaped, its number may be another's."""
+    for process in started:
+        if process.poll() is None:
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):  # a set-uid program may not be ours to kill
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait(timeout=1)

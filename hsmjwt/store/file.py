@@ -1,0 +1,396 @@
+"""Access tokens in a folder of ours, one file a key, shared by all processes of a user.
+
+KEY.json holds a token, KEY.lock is locked by who fetches it, KEY.bad is what was no token of ours, KEY.*.tmp is being
+written. A lock file stands for one flight: who removes it, as `clear` does, makes what that flight brings home
+worthless, so that no token that was asked for before `clear` is found after it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import msgspec
+
+from hsmjwt.bearer import AccessToken
+from hsmjwt.deadline import Deadline
+from hsmjwt.errors import ConfigError
+
+T = TypeVar("T")
+
+_VERSION = 1
+_LARGEST = 4 * 1024 * 1024  # an answer has 1 MiB at most
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.1  # seconds between two tries for a lock
+_NOTICE = "on-disk-notice"
+_HEX = set("0123456789abcdef")
+_OPEN = os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """What may be told of a cached token: no part of it. Times are Unix seconds."""
+
+    profile: str | None
+    scope: str | None
+    fetched_at: float
+    expires_at: float
+
+    def fresh(self, now: float, min_ttl: float) -> bool:
+        """Tell whether the token may be served at `now`, by the rule of AccessToken."""
+        life = AccessToken(value="", token_type="", fetched_at=self.fetched_at, expires_at=self.expires_at)
+        return life.fresh(now, min_ttl)
+
+
+class _Record(msgspec.Struct, frozen=True, kw_only=True):
+    """The content of a file."""
+
+    version: int
+    key: str
+    profile: str | None
+    scope: str | None
+    token: AccessToken
+
+
+class _Bad(Exception):
+    """A file that is no token of ours: why, and which file it was."""
+
+    def __init__(self, why: str, inode: int | None = None) -> None:
+        super().__init__(why)
+        self.why = why
+        self.inode = inode
+
+
+class FileStore:
+    """Keep access tokens in files that only we can read.
+
+    A cache that is broken or cannot be written never costs the token: `get`, `put` and `hold` warn, once, and go on
+    without it. `on_disk` says that the folder outlives a reboot, which is told to a person once.
+    """
+
+    def __init__(self, folder: str, *, warn: Callable[[str], None], on_disk: bool = False) -> None:
+        self._path = folder
+        self._warn = warn
+        self._on_disk = on_disk
+        self._warned = False
+        self._held: dict[str, int] = {}  # by key: the descriptor of the lock that we hold
+
+    def get(self, key: str) -> AccessToken | None:
+        """Return the token that lies under the key (64 hex digits), fresh or not; never raises for a bad cache."""
+        _check(key)
+        try:
+            with self._folder() as folder:
+                try:
+                    return _load(folder, key).token
+                except _Bad as bad:
+                    self._set_aside(folder, key, bad)
+        except FileNotFoundError:
+            pass  # no folder, or no file
+        except OSError as error:
+            self._unusable(error)
+        return None
+
+    def put(self, key: str, token: AccessToken, *, profile: str | None = None, scope: str | None = None) -> None:
+        """Keep a token, if its life is known; `profile` and `scope` are what `entries` tells of it."""
+        _check(key)
+        if token.expires_at is None or not token.fetched_at < token.expires_at < float("inf"):
+            return
+        record = _Record(version=_VERSION, key=key, profile=profile, scope=scope, token=token)
+        try:
+            content = msgspec.json.encode(record)
+            with self._folder(create=True) as folder:
+                self._write(folder, key, content)
+        except (OSError, ValueError) as error:
+            self._unusable(error)
+
+    @contextlib.contextmanager
+    def hold(self, key: str, deadline: Deadline) -> Iterator[None]:
+        """Let one process at a time fetch the token of this key; not to be entered twice for one key.
+
+        The kernel frees the lock of a process that dies. Raises the deadline's error (BusyError) when the other is not
+        done in time. Without a usable folder nothing is held.
+        """
+        _check(key)
+        before = deadline.stage, deadline.error
+        deadline.enter("another process that fetches the same access token")
+        lock = None
+        try:
+            with self._folder(create=True) as folder:
+                lock = _locked(folder, key, deadline)
+        except OSError as error:
+            self._unusable(error)
+        finally:
+            deadline.enter(*before)
+        if lock is None:
+            yield
+            return
+        self._held[key] = lock
+        try:
+            yield
+        finally:
+            del self._held[key]
+            _release(lock)
+
+    def entries(self) -> list[Entry]:
+        """List what is cached, by profile and scope; files that are no tokens of ours are left out.
+
+        Raises ConfigError where the folder is not usable.
+        """
+        nothing: list[Entry] = []
+        return sorted(self._manage(_entries, nothing), key=lambda e: (e.profile or "", e.scope or "", e.expires_at))
+
+    def clear(self, profile: str | None = None) -> int:
+        """Remove the tokens of a profile, or all, and what was set aside; return how many tokens there were.
+
+        What is being fetched meanwhile is not kept either. Raises ConfigError where the folder is not usable.
+        """
+        return self._manage(lambda folder: _clear(folder, profile), 0)
+
+    def _manage(self, act: Callable[[int], T], nothing: T) -> T:
+        """Do what a command about the cache itself wants: there a fault is an error."""
+        try:
+            with self._folder() as folder:
+                return act(folder)
+        except FileNotFoundError:
+            return nothing
+        except OSError as error:
+            raise ConfigError(f"the token cache {self._path!r} cannot be used: {_reason(error)}") from error
+
+    @contextlib.contextmanager
+    def _folder(self, *, create: bool = False) -> Iterator[int]:
+        """Open the folder, if it is ours alone; what is done in it goes through the descriptor."""
+        if create:
+            _make(self._path)
+        link = os.lstat(self._path)
+        if stat.S_ISLNK(link.st_mode) and link.st_uid not in (0, os.geteuid()):
+            raise PermissionError(errno.EPERM, "it is a symbolic link of another user")
+        folder = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            status = os.fstat(folder)
+            if status.st_uid != os.geteuid():
+                raise PermissionError(errno.EPERM, f"it belongs to user {status.st_uid}, not to us")
+            if status.st_mode & 0o077:
+                mode = stat.S_IMODE(status.st_mode)
+                raise PermissionError(errno.EPERM, f"mode {mode:04o} lets others in (chmod 700 mends it)")
+            yield folder
+        finally:
+            os.close(folder)
+
+    def _unusable(self, error: OSError | ValueError) -> None:
+        if not self._warned:
+            self._warned = True
+            self._warn(f"the token cache {self._path!r} cannot be used, and no token is kept: {_reason(error)}")
+
+    def _set_aside(self, folder: int, key: str, bad: _Bad) -> None:
+        """Rename a bad file, unless another process holds the key: that one does it, or writes a good file."""
+        lock = None if key in self._held else _try_lock(folder, key)
+        if lock is None and key not in self._held:
+            return
+        try:
+            if os.lstat(f"{key}.json", dir_fd=folder).st_ino == bad.inode:
+                os.replace(f"{key}.json", f"{key}.bad", src_dir_fd=folder, dst_dir_fd=folder)
+                path = os.path.join(self._path, f"{key}.json")
+                self._warn(f"the cache file {path!r} {bad.why}, and was set aside as '{key}.bad'")
+        finally:
+            if lock is not None:
+                _release(lock)
+
+    def _write(self, folder: int, key: str, content: bytes) -> None:
+        if key in self._held:  # else another may be writing
+            for name in os.listdir(folder):
+                if _is_temporary(name, key):  # of a process that was killed
+                    _remove(folder, name)
+        temporary = f"{key}.{os.urandom(8).hex()}.tmp"
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN, 0o600, dir_fd=folder)
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(fd)
+                inode = os.fstat(fd).st_ino
+            if self._cleared(folder, key):
+                return
+            try:
+                os.replace(temporary, f"{key}.json", src_dir_fd=folder, dst_dir_fd=folder)
+            except FileNotFoundError:  # cleared in this moment
+                return
+        finally:
+            _remove(folder, temporary)
+        if self._cleared(folder, key):  # `clear` may have passed between the look and the rename
+            with contextlib.suppress(FileNotFoundError):
+                if os.lstat(f"{key}.json", dir_fd=folder).st_ino == inode:
+                    _remove(folder, f"{key}.json")
+        elif self._on_disk:
+            self._tell_once(folder)
+
+    def _cleared(self, folder: int, key: str) -> bool:
+        """Tell whether the cache was cleared since we began to fetch this token."""
+        return key in self._held and not _is_at(folder, f"{key}.lock", self._held[key])
+
+    def _tell_once(self, folder: int) -> None:
+        try:
+            os.close(os.open(_NOTICE, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN, 0o600, dir_fd=folder))
+        except OSError:
+            return  # it was told
+        self._warn(f'access tokens are kept on a disk, in {self._path!r}; cache = "runtime" in the config avoids it')
+
+
+def _check(key: str) -> None:
+    if len(key) != 64 or not set(key) <= _HEX:
+        raise ValueError("a key of the token cache is a SHA-256 in hex")
+
+
+def _make(path: str) -> None:
+    """Make the folder, and those above it, for us alone (XDG Base Directory Specification)."""
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        above = os.path.dirname(path.rstrip("/"))
+        if above in ("", path):
+            raise
+        _make(above)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+
+
+def _load(folder: int, key: str) -> _Record:
+    """Read a token's file. Raises FileNotFoundError, OSError, or _Bad for what we would not have written."""
+    name = f"{key}.json"
+    status = os.lstat(name, dir_fd=folder)
+    mode = stat.S_IMODE(status.st_mode)
+    if not stat.S_ISREG(status.st_mode):
+        raise _Bad("is not a regular file", status.st_ino)
+    if status.st_uid != os.geteuid():
+        raise _Bad(f"belongs to user {status.st_uid}", status.st_ino)
+    if mode & 0o077 or not mode & 0o400:
+        raise _Bad(f"has mode {mode:04o}", status.st_ino)
+    if status.st_size > _LARGEST:
+        raise _Bad(f"has more than {_LARGEST} bytes", status.st_ino)
+    with os.fdopen(os.open(name, os.O_RDONLY | os.O_NONBLOCK | _OPEN, dir_fd=folder), "rb") as file:
+        inode = os.fstat(file.fileno()).st_ino
+        content = file.read(_LARGEST)
+    try:
+        record = msgspec.json.decode(content, type=_Record)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        record = None
+    if record is None:  # raised out here: the decoder's error may quote what it saw
+        raise _Bad("is truncated, or no cache file of ours", inode)
+    if record.version != _VERSION:
+        raise _Bad(f"is of version {record.version}, not {_VERSION}", inode)
+    token = record.token
+    printable = token.value.isascii() and token.value.isprintable() and " " not in token.value
+    if record.key != key or not token.value or not printable or token.expires_at is None:
+        raise _Bad("holds something else than its token", inode)
+    return record
+
+
+def _peek(folder: int, key: str) -> _Record | None:
+    """Read a token's file and touch nothing; None where there is none of ours."""
+    try:
+        return _load(folder, key)
+    except (_Bad, FileNotFoundError):
+        return None
+
+
+def _entries(folder: int) -> list[Entry]:
+    records = [_peek(folder, key) for key in _keys(os.listdir(folder))]
+    return [
+        Entry(profile=r.profile, scope=r.scope, fetched_at=r.token.fetched_at, expires_at=r.token.expires_at or 0.0)
+        for r in records
+        if r is not None
+    ]
+
+
+def _clear(folder: int, profile: str | None) -> int:
+    removed = 0
+    names = os.listdir(folder)
+    for key in _keys(names):
+        _remove(folder, f"{key}.bad")
+        if not _of_profile(folder, key, profile):
+            continue
+        _remove(folder, f"{key}.lock")  # first: from here on no flight of before brings a token home
+        if _of_profile(folder, key, profile):
+            removed += _remove(folder, f"{key}.json")
+        for name in names:
+            if _is_temporary(name, key):
+                _remove(folder, name)
+    return removed
+
+
+def _of_profile(folder: int, key: str, profile: str | None) -> bool:
+    """Tell whether a key's files go with a profile; where nobody can say, they do."""
+    record = None if profile is None else _peek(folder, key)
+    return record is None or record.profile == profile
+
+
+def _keys(names: list[str]) -> list[str]:
+    """List the keys that have a file of any kind."""
+    kinds = ("json", "lock", "bad", "tmp")
+    heads = {name.partition(".")[0] for name in names if name.rpartition(".")[2] in kinds}
+    return sorted(head for head in heads if len(head) == 64 and set(head) <= _HEX)
+
+
+def _is_temporary(name: str, key: str) -> bool:
+    return name.startswith(f"{key}.") and name.endswith(".tmp")
+
+
+def _remove(folder: int, name: str) -> bool:
+    try:
+        os.unlink(name, dir_fd=folder)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _locked(folder: int, key: str, deadline: Deadline) -> int:
+    """Lock a key and return the lock's descriptor, trying until the deadline."""
+    pause = _FIRST_PAUSE
+    while (lock := _try_lock(folder, key)) is None:
+        left = deadline.remaining()
+        if left == 0.0:
+            raise deadline.exceeded()
+        time.sleep(pause if left is None else min(pause, left))
+        pause = min(pause * 1.5, _LONGEST_PAUSE)
+    return lock
+
+
+def _try_lock(folder: int, key: str) -> int | None:
+    """Lock a key if nobody else has; a file that was removed before we had its lock counts for nothing."""
+    lock = os.open(f"{key}.lock", os.O_RDWR | os.O_CREAT | _OPEN, 0o600, dir_fd=folder)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        ours = _is_at(folder, f"{key}.lock", lock)
+    except BlockingIOError:
+        ours = False
+    except OSError:
+        os.close(lock)
+        raise
+    if ours:
+        return lock
+    os.close(lock)
+    return None
+
+
+def _release(lock: int) -> None:
+    fcntl.flock(lock, fcntl.LOCK_UN)  # a forked child may hold a copy of the descriptor
+    os.close(lock)
+
+
+def _is_at(folder: int, name: str, fd: int) -> bool:
+    """Tell whether the open file still is the one of that name."""
+    try:
+        there = os.lstat(name, dir_fd=folder)
+    except FileNotFoundError:
+        return False
+    here = os.fstat(fd)
+    return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return ((error.strerror if isinstance(error, OSError) else None) or "it cannot be written as JSON").lower()

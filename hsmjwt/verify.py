@@ -1,0 +1,76 @@
+"""Checks every signature before it is released; the only importer of cryptography.
+
+A token that fails may give a wrong signature, and a wrong one can betray the key: from a single faulty RSA signature
+made with the Chinese remainder theorem the modulus can be factored (Boneh, DeMillo and Lipton, 1997).
+"""
+
+from __future__ import annotations
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+
+from hsmjwt.errors import DeviceError, KeyUnfitError
+from hsmjwt.jose.algorithms import Algorithm
+from hsmjwt.jose.jws import Signer
+from hsmjwt.jose.keys import PublicKey, signature_bytes
+
+_HASHES: dict[str, hashes.HashAlgorithm] = {"sha256": hashes.SHA256()}
+
+
+def valid(key: PublicKey, alg: Algorithm, message: bytes, signature: bytes) -> bool:
+    """Tell whether `signature` is that of `message` by the key (RFC 8017, section 8.2.2).
+
+    Whether the algorithm may be used with a key of this size is the caller's question (`algorithms.misfit`). Raises
+    KeyUnfitError for numbers that are no RSA public key.
+    """
+    return _fits(_loaded(key), key, alg, message, signature)
+
+
+class Verified:
+    """A Signer that verifies what another one signed, and lets nothing else through."""
+
+    def __init__(self, signer: Signer) -> None:
+        """Wrap `signer`; raises KeyUnfitError where its public key is none."""
+        self._signer = signer
+        self._key = signer.public_key
+        self._loaded = _loaded(self._key)
+
+    @property
+    def public_key(self) -> PublicKey:
+        """The key that every signature was verified with."""
+        return self._key
+
+    def sign(self, message: bytes, alg: Algorithm) -> bytes:
+        """Return the wrapped signer's signature; raises DeviceError where it is not one by the public key."""
+        signature = self._signer.sign(message, alg)
+        if _fits(self._loaded, self._key, alg, message, signature):
+            return signature
+        wanted = signature_bytes(self._key)
+        if not signature:
+            reason = "the token returned an empty signature"
+        elif len(signature) != wanted:
+            reason = f"the token returned a signature of {len(signature)} bytes, where the key makes {wanted}"
+        else:
+            reason = f"the token's {alg.name} signature does not verify with the key's public half"
+        raise DeviceError(
+            reason,
+            hint="nothing was released; if it stays so, the token is faulty or shows another key's public half",
+        )
+
+
+def _loaded(key: PublicKey) -> rsa.RSAPublicKey:
+    try:
+        return rsa.RSAPublicNumbers(key.e, key.n).public_key()
+    except (ValueError, OverflowError) as error:
+        raise KeyUnfitError(f"the numbers of {key.bits} bits are no usable RSA public key") from error
+
+
+def _fits(loaded: rsa.RSAPublicKey, key: PublicKey, alg: Algorithm, message: bytes, signature: bytes) -> bool:
+    if len(signature) != signature_bytes(key):  # RFC 8017, section 8.2.2, step 1
+        return False
+    try:
+        loaded.verify(signature, message, padding.PKCS1v15(), _HASHES[alg.hash_name])
+    except InvalidSignature:
+        return False
+    return True

@@ -1,0 +1,271 @@
+"""Public keys in the forms that consoles and openssl take and give.
+
+SubjectPublicKeyInfo (RFC 5280, section 4.1.2.7), PKCS#1 (RFC 8017, appendix A.1.1) and certificates, each as DER or as
+PEM (RFC 7468).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from typing import NamedTuple, NoReturn
+
+from asn1crypto import keys, parser
+
+from hsmjwt.errors import UsageError
+from hsmjwt.jose.encoding import quoted
+from hsmjwt.jose.keys import PublicKey, RsaKey
+
+_MARKER = re.compile(rb"-----(BEGIN|END) ([A-Z0-9 ]{1,40})-----")
+_LABELS = ("PUBLIC KEY", "RSA PUBLIC KEY", "CERTIFICATE")
+_MAX_BITS = 16384  # what OpenSSL verifies with; more is no key that anybody made to use
+_MAX_DER = 32768  # bytes; asn1crypto's reader takes quadratic time over tags that are made for it
+_MAX_CHILDREN = 16  # of a SEQUENCE here: a certificate's has ten
+
+_INTEGER, _BIT_STRING, _OID, _SEQUENCE = 2, 3, 6, 16
+_KINDS = {
+    "ec": "an EC key",
+    "ed25519": "an Ed25519 key",
+    "ed448": "an Ed448 key",
+    "x25519": "an X25519 key",
+    "x448": "an X448 key",
+    "dsa": "a DSA key",
+    "dh": "a Diffie-Hellman key",
+    "rsassa_pss": "an RSA key for RSASSA-PSS alone",
+    "rsaes_oaep": "an RSA key for encryption (RSAES-OAEP)",
+}
+_PUBLIC_HALF = "the public half is enough: openssl pkey -in FILE -pubout"
+_OF_REQUEST = "openssl req -in FILE -noout -pubkey prints the public key"
+_OF_SSH = "ssh-keygen -e -m PKCS8 -f FILE prints the public half as PEM"
+
+
+class _Node(NamedTuple):
+    """One DER value: the number of its tag, negative where the tag is not a universal one, and both of its lengths."""
+
+    tag: int
+    content: bytes
+    whole: bytes
+
+
+class _NoDer(ValueError):
+    """Bytes that are not what they are read as."""
+
+
+def spki_der(key: PublicKey) -> bytes:
+    """Return the key as DER SubjectPublicKeyInfo, parameters NULL (RFC 3279, section 2.3.1)."""
+    numbers = keys.RSAPublicKey({"modulus": key.n, "public_exponent": key.e})
+    der: bytes = keys.PublicKeyInfo.wrap(numbers, "rsa").dump()
+    return der
+
+
+def spki_pem(key: PublicKey) -> str:
+    """Return the key as PEM `PUBLIC KEY`: lines of 64 characters, each ended by LF, the last one too (RFC 7468)."""
+    text = base64.b64encode(spki_der(key)).decode("ascii")
+    lines = [text[at : at + 64] for at in range(0, len(text), 64)]
+    return "\n".join(["-----BEGIN PUBLIC KEY-----", *lines, "-----END PUBLIC KEY-----", ""])
+
+
+def spki_sha256(key: PublicKey) -> bytes:
+    """Return SHA-256 over the DER SubjectPublicKeyInfo: the fingerprint that Snowflake and key pinning use."""
+    return hashlib.sha256(spki_der(key)).digest()
+
+
+def load_public(data: bytes) -> PublicKey:
+    """Return the public key in a file's bytes: PEM or DER of SubjectPublicKeyInfo, PKCS#1 or a certificate.
+
+    PEM is taken as it arrives: CRLF, no last line end, a byte order mark, line ends spelt out as a backslash and n, or
+    lost, other blocks and text around it. Of several certificates the first counts; several public keys must be one and
+    the same. Raises UsageError that names what is there instead, private and encrypted keys among it, and repeats no
+    content.
+    """
+    if data[:1] == b"\x30" and not _MARKER.search(data):  # a SEQUENCE, and not text that begins with a 0
+        return _key_of_der(data)
+    blocks = _blocks(data)
+    found: set[PublicKey] = set()
+    certificates = 0
+    for label, body in blocks:
+        if label not in _LABELS:
+            continue
+        if label == "CERTIFICATE":
+            certificates += 1
+            if certificates > 1:  # the chain above the leaf
+                continue
+        found.add(_key_of_block(label, body))
+    if len(found) > 1:
+        _refuse(f"there are {len(found)} different keys, where one belongs")
+    if not found:
+        _refuse_other(data, blocks)
+    return found.pop()
+
+
+def _refuse(what: str, hint: str | None = None) -> NoReturn:
+    raise UsageError(f"no public key can be read: {what}", hint=hint)
+
+
+def _blocks(data: bytes) -> list[tuple[str, bytes]]:
+    """Return label and body of each PEM block, in linear time whatever the data."""
+    blocks = []
+    begun: tuple[bytes, int] | None = None
+    for marker in _MARKER.finditer(data):
+        word, label = marker.groups()
+        if word == b"BEGIN" and begun is None:
+            begun = label, marker.end()
+        elif word == b"END" and begun is not None and begun[0] == label:
+            blocks.append((label.decode("ascii"), data[begun[1] : marker.start()]))
+            begun = None
+        else:
+            _refuse(f"the PEM line {marker[0].decode('ascii')} stands where it does not belong")
+    if begun is not None:
+        _refuse(f"the PEM block {begun[0].decode('ascii')} is cut short: it has no END line")
+    return blocks
+
+
+def _refuse_other(data: bytes, blocks: list[tuple[str, bytes]]) -> NoReturn:
+    """Name what is there instead of a public key."""
+    for label, body in blocks:
+        if label.endswith("PRIVATE KEY"):
+            if label == "OPENSSH PRIVATE KEY":
+                _refuse("it is a private key in OpenSSH's own format", _OF_SSH)
+            encrypted = label.startswith("ENCRYPTED") or b"ENCRYPTED" in body
+            _refuse(f"it is {'an encrypted' if encrypted else 'a'} private key", _PUBLIC_HALF)
+    if blocks:
+        names = sorted({label for label, _ in blocks})
+        hint = _OF_REQUEST if "CERTIFICATE REQUEST" in names else f"blocks that hold one are {', '.join(_LABELS)}"
+        _refuse(f"it is PEM of {', '.join(names)}", hint)
+    text = data.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if not text:
+        _refuse("it is empty")
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        _refuse("it is UTF-16 text", "save it as UTF-8")
+    if text.startswith((b"ssh-", b"ecdsa-sha2-")):
+        _refuse("it is in OpenSSH's own format", _OF_SSH)
+    if text.startswith(b"{"):
+        _refuse("it is JSON, where PEM or DER belongs")
+    _refuse("it is neither PEM nor DER")
+
+
+def _key_of_block(label: str, body: bytes) -> PublicKey:
+    text = b"".join(body.replace(b"\\r", b"").replace(b"\\n", b"").split())
+    try:
+        der = binascii.a2b_base64(text, strict_mode=True)
+    except binascii.Error:
+        _refuse(f"the PEM block {label} is not base64")
+    return _key_of_der(der, label)
+
+
+def _key_of_der(der: bytes, label: str | None = None) -> PublicKey:
+    """Return the key in DER, told by its shape where no PEM label says what it is."""
+    if len(der) > _MAX_DER:
+        _refuse(f"{len(der)} bytes are too many for a key or a certificate, {_MAX_DER} are the limit")
+    try:
+        parts = _children(_sequence(_only(der)))
+        if label is None:
+            label = _label_of([part.tag for part in parts])
+        if label == "CERTIFICATE":
+            parts = _children(_spki_of_certificate(parts))
+        if label == "RSA PUBLIC KEY":
+            return _rsa(parts)
+        return _key_of_spki(parts)
+    except _NoDer:
+        _refuse(f"the {'DER' if label is None else label} is damaged or not what it says it is")
+
+
+def _label_of(shape: list[int]) -> str:
+    """Tell DER apart by the tags of its first level."""
+    match shape:
+        case [2, 2]:
+            return "RSA PUBLIC KEY"
+        case [16, 3]:
+            return "PUBLIC KEY"
+        case [16, 16, 3]:
+            return "CERTIFICATE"
+        case [16, 4]:
+            _refuse("it is an encrypted private key", _PUBLIC_HALF)
+        case [2, 16, 4, *_] | [2, 2, 2, *_] | [2, 4, *_]:
+            _refuse("it is a private key", _PUBLIC_HALF)
+        case [2, 16] | [2, 16, 16]:
+            _refuse("it is a PKCS#12 file", "openssl pkcs12 -in FILE -nokeys prints its certificate")
+    raise _NoDer
+
+
+def _spki_of_certificate(parts: list[_Node]) -> _Node:
+    """Return subjectPublicKeyInfo (RFC 5280, section 4.1): the sixth field after a version that may be absent."""
+    fields = _children(_sequence(parts[0])) if parts else []
+    if [field.tag for field in fields] == [_INTEGER, _SEQUENCE, _SEQUENCE, -1]:  # RFC 2986, section 4.1
+        _refuse("it is a certificate request", _OF_REQUEST)
+    at = 6 if fields and fields[0].tag < 0 else 5
+    if len(fields) <= at:
+        raise _NoDer
+    return _sequence(fields[at])
+
+
+def _key_of_spki(parts: list[_Node]) -> PublicKey:
+    if [part.tag for part in parts] != [_SEQUENCE, _BIT_STRING]:
+        raise _NoDer
+    algorithm = _children(parts[0])
+    if not algorithm or algorithm[0].tag != _OID:
+        raise _NoDer
+    name = _name(keys.PublicKeyAlgorithmId, algorithm[0])
+    if name != "rsa":
+        kind = _KINDS.get(name, f"a key of the type {quoted(name)}")
+        if name == "ec" and len(algorithm) > 1 and algorithm[1].tag == _OID:
+            kind += f" ({quoted(_name(keys.NamedCurve, algorithm[1]))[1:-1]})"
+        _refuse(f"it is {kind}, and this version takes RSA keys only")
+    if parts[1].content[:1] != b"\0":  # bits that are not used, of which whole bytes have none
+        raise _NoDer
+    return _rsa(_children(_sequence(_only(parts[1].content[1:]))))
+
+
+def _name(kind: type[keys.PublicKeyAlgorithmId | keys.NamedCurve], node: _Node) -> str:
+    try:
+        return str(kind.load(node.whole, strict=True).native)
+    except (ValueError, TypeError, IndexError) as error:
+        raise _NoDer from error
+
+
+def _rsa(parts: list[_Node]) -> RsaKey:
+    if [part.tag for part in parts] != [_INTEGER, _INTEGER]:
+        raise _NoDer
+    n, e = (int.from_bytes(part.content, "big", signed=True) for part in parts)
+    if n < 0:
+        _refuse("its modulus is negative: whoever wrote the file left out a zero byte")
+    if n.bit_length() > _MAX_BITS:
+        _refuse(f"its modulus has {n.bit_length()} bits, and {_MAX_BITS} are the limit")
+    if not (3 <= e < n and n % 2 and e % 2):  # RFC 8017, section 3.1
+        _refuse("its numbers are no RSA key")
+    return RsaKey(n, e)
+
+
+def _only(data: bytes) -> _Node:
+    """Return the one DER value that `data` is, nothing behind it."""
+    nodes = _values(data, 1)
+    if len(nodes) != 1:
+        raise _NoDer
+    return nodes[0]
+
+
+def _sequence(node: _Node) -> _Node:
+    if node.tag != _SEQUENCE:
+        raise _NoDer
+    return node
+
+
+def _children(node: _Node) -> list[_Node]:
+    return _values(node.content, _MAX_CHILDREN)
+
+
+def _values(data: bytes, limit: int) -> list[_Node]:
+    nodes: list[_Node] = []
+    while data:
+        if len(nodes) == limit:
+            raise _NoDer
+        try:
+            class_, _, tag, header, content, trailer = parser.parse(data)
+        except (ValueError, RecursionError) as error:  # RecursionError: lengths left open, one in the other
+            raise _NoDer from error
+        size = len(header) + len(content) + len(trailer)
+        nodes.append(_Node(tag if class_ == 0 else -1, content, data[:size]))
+        data = data[size:]
+    return nodes

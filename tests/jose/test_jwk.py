@@ -1,0 +1,81 @@
+"""Keys as JWK, their thumbprints, and the table of algorithms."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hsmjwt.jose.algorithms import ALGORITHMS, by_default, fits, misfit
+from hsmjwt.jose.encoding import b64u_decode
+from hsmjwt.jose.jwk import thumbprint, to_jwk
+from hsmjwt.jose.keys import RsaKey, signature_bytes
+
+VECTORS = Path(__file__).parent.parent / "vectors"
+
+
+def _vector(name):
+    return json.loads((VECTORS / name).read_text(encoding="utf-8"))
+
+
+def _key(jwk):
+    return RsaKey(*(int.from_bytes(b64u_decode(jwk[name]), "big") for name in ("n", "e")))
+
+
+def test_thumbprint_of_rfc_7638():
+    vector = _vector("rfc7638-rsa-thumbprint.json")
+    assert thumbprint(_key(vector["jwk"])) == vector["thumbprint"]
+
+
+def test_jwk_of_rfc_7517_comes_out_as_it_went_in():
+    jwk = _vector("rfc7638-rsa-thumbprint.json")["jwk"]
+    assert to_jwk(_key(jwk)) == jwk
+
+
+def test_a_jwk_holds_the_public_members_alone():
+    assert list(to_jwk(RsaKey(n=187, e=3))) == ["kty", "n", "e"]
+
+
+@given(st.integers(1, 2**2048))
+def test_numbers_are_written_in_as_few_bytes_as_hold_them(n):
+    data = b64u_decode(to_jwk(RsaKey(n=n, e=65537))["n"])
+    assert int.from_bytes(data, "big") == n
+    assert data[0] != 0
+
+
+def test_two_keys_share_no_thumbprint():
+    one, other = RsaKey(n=187, e=3), RsaKey(n=187, e=7)
+    assert thumbprint(one) != thumbprint(other)
+    assert len(thumbprint(one)) == 43
+
+
+@pytest.mark.parametrize(("bits", "size"), [(2048, 256), (2047, 256), (2049, 257), (2041, 256), (2040, 255)])
+def test_a_signature_is_as_long_as_the_modulus_in_whole_bytes(bits, size):
+    key = RsaKey(n=(1 << (bits - 1)) | 1, e=65537)
+    assert key.bits == bits
+    assert signature_bytes(key) == size
+
+
+@pytest.mark.parametrize("alg", ALGORITHMS.values(), ids=lambda alg: alg.name)
+def test_a_digestinfo_prefix_fits_its_hash(alg):
+    digest = hashlib.new(alg.hash_name, b"").digest()
+    whole = alg.digest_info + digest
+    assert whole[0] == 0x30
+    assert whole[1] == len(whole) - 2  # the SEQUENCE holds prefix and digest, nothing more
+    assert alg.digest_info[-2:] == bytes([0x04, len(digest)])
+
+
+def test_rs256_takes_rsa_keys_from_2048_bits():
+    rs256 = ALGORITHMS["RS256"]
+    assert fits(rs256, RsaKey(n=1 << 2047 | 1, e=65537))
+    short = RsaKey(n=1 << 2046 | 1, e=65537)
+    assert not fits(rs256, short)
+    assert misfit(rs256, short) == "RS256 takes keys of 2048 bits or more (RFC 7518, 3.3), and this one has 2047"
+
+
+def test_an_rsa_key_signs_rs256_where_nobody_says_otherwise():
+    assert by_default(RsaKey(n=1 << 2047 | 1, e=65537)).name == "RS256"

@@ -1,0 +1,129 @@
+"""Which key, module and PIN source: the most specific wins, and the environment only fills gaps."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from hsmjwt.config import Settings, parse
+from hsmjwt.errors import ConfigError, UsageError
+from hsmjwt.keychoice import choose_key
+
+CONFIG = parse(
+    b"""
+[keys.k]
+uri = "pkcs11:object=table"
+module = "/lib/table.so"
+pin_source = "file:/table/pin"
+pin_file_check = "mount"
+alg = "RS256"
+[keys.own]
+uri = "pkcs11:object=own?pin-source=/own/pin"
+pin_source = "file:/table/pin"
+[keys.bare]
+uri = "pkcs11:object=bare"
+""",
+    "/etc/c.toml",
+)
+FULL = {
+    "HSMJWT_KEY": "pkcs11:object=variable",
+    "HSMJWT_MODULE": "/lib/variable.so",
+    "HSMJWT_PIN_SOURCE": "env:VARIABLE",
+    "HSMJWT_PIN": "1234",
+}
+
+
+def test_a_key_tables_values_are_taken_and_say_so():
+    choice = choose_key(CONFIG, FULL, table="k")
+    assert (choice.uri.object, choice.uri_by) == ("table", "[keys.k]")
+    assert (choice.module, choice.module_by) == ("/lib/table.so", "[keys.k]")
+    assert (choice.pin_source.noted, choice.pin_by) == ("file:/table/pin", "[keys.k]")
+    assert (choice.mounted, choice.fixed_alg) == (True, "RS256")
+
+
+def test_flags_win_over_the_key_table():
+    choice = choose_key(CONFIG, FULL, table="k", key="pkcs11:object=flag", module="/lib/flag.so", pin_source="none")
+    assert (choice.uri.object, choice.uri_by) == ("flag", "--key")
+    assert (choice.module, choice.module_by) == ("/lib/flag.so", "--module")
+    assert (choice.pin_source.kind, choice.pin_by) == ("none", "--pin-source")
+
+
+def test_another_key_keeps_the_tables_module_pin_source_and_algorithm():
+    choice = choose_key(CONFIG, {}, table="k", key="pkcs11:object=flag")
+    assert (choice.module, choice.pin_source.noted, choice.fixed_alg) == ("/lib/table.so", "file:/table/pin", "RS256")
+
+
+def test_the_environment_fills_gaps():
+    choice = choose_key(CONFIG, FULL, table="bare")
+    assert (choice.uri.object, choice.module, choice.pin_source.noted) == ("bare", "/lib/variable.so", "env:VARIABLE")
+    choice = choose_key(Settings(), FULL)
+    assert (choice.uri.object, choice.uri_by) == ("variable", "HSMJWT_KEY")
+    assert (choice.mounted, choice.fixed_alg, choice.table) == (False, None, None)
+
+
+def test_nothing_named_is_nothing_chosen_and_an_empty_variable_names_nothing():
+    for environ in ({}, {"HSMJWT_KEY": "", "HSMJWT_MODULE": "", "HSMJWT_PIN_SOURCE": ""}):
+        choice = choose_key(Settings(), environ)
+        assert (choice.uri, choice.module, choice.pin_source) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "flag", "environ", "noted"),
+    [
+        ("own", None, "env:FLAG", FULL, "env:FLAG"),
+        ("own", None, None, FULL, "file:/own/pin"),
+        ("k", "pkcs11:?pin-source=env:URI", None, FULL, "env:URI"),
+        ("k", "pkcs11:?pin-value=1234", None, FULL, "pin-value"),
+        ("k", "pkcs11:?pin-value=1234", "none", FULL, "none"),
+        ("k", None, None, FULL, "file:/table/pin"),
+        ("bare", None, None, FULL, "env:VARIABLE"),
+        ("bare", None, None, {"HSMJWT_PIN": "1234"}, "env:HSMJWT_PIN"),
+        ("bare", None, None, {"HSMJWT_PIN": ""}, "env:HSMJWT_PIN"),  # told as an empty PIN, not as none
+    ],
+)
+def test_the_most_specific_pin_source_wins(table, key, flag, environ, noted):
+    assert choose_key(CONFIG, environ, table=table, key=key, pin_source=flag).pin_source.noted == noted
+
+
+def test_a_pin_value_works_with_a_warning_and_is_never_shown():
+    choice = choose_key(Settings(), {}, key="pkcs11:object=k?pin-value=S3cr3t")
+    assert choice.pin_source.target == "S3cr3t"
+    assert len(choice.warnings) == 1
+    assert "S3cr3t" not in repr(choice)
+    assert choose_key(Settings(), {}, key="pkcs11:object=k").warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "begins"),
+    [
+        ({"key": "object=k"}, {}, "--key: "),
+        ({"key": "pkcs11:a b"}, {}, "--key: "),
+        ({"pin_source": "1234"}, {}, "--pin-source: "),
+        ({"pin_source": "keyring:a/b"}, {}, "--pin-source: "),
+        ({}, {"HSMJWT_KEY": "nonsense"}, "HSMJWT_KEY: "),
+        ({}, {"HSMJWT_KEY": os.fsdecode(b"pkcs11:token=\xff")}, "HSMJWT_KEY: "),
+        ({}, {"HSMJWT_PIN_SOURCE": "nonsense"}, "HSMJWT_PIN_SOURCE: "),
+    ],
+)
+def test_a_bad_flag_or_variable_is_named(arguments, environ, begins):
+    with pytest.raises(UsageError) as caught:
+        choose_key(Settings(), environ, **arguments)
+    assert caught.value.message.startswith(begins)
+    assert "1234" not in f"{caught.value.message} {caught.value.hint}"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("[keys.k]\nuri = 'pkcs11:obejct'", 2),
+        ("[keys.k]\nuri = 'pkcs11:?pin-value=S3cr3t&pin-value=S3cr3t'", 2),
+        ("[keys.k]\nuri = 'pkcs11:'\npin_source = 'S3cr3t'", 3),
+        ("[keys.k]\nuri = 'pkcs11:'\npin_source = 'protected'", 3),
+    ],
+)
+def test_a_bad_value_of_a_key_table_names_its_line(text, line):
+    with pytest.raises(ConfigError) as caught:
+        choose_key(parse(text.encode(), "/etc/c.toml"), {}, table="k")
+    assert caught.value.message.startswith(f"config file '/etc/c.toml', line {line}: ")
+    assert "S3cr3t" not in f"{caught.value.message} {caught.value.hint}"
