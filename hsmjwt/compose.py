@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from hsmjwt.hsm.module import Login, Module, Slot
     from hsmjwt.hsm.objects import KeyObject
     from hsmjwt.jose.judge import Verdict
-    from hsmjwt.jose.jws import Parts, Signer
+    from hsmjwt.jose.jws import Parts
     from hsmjwt.jose.keys import PublicKey
-    from hsmjwt.oauth.assertion import Asserter
+    from hsmjwt.oauth.assertion import Asserter, OpenKey
     from hsmjwt.oauth.broker import TokenBroker, TokenStore
     from hsmjwt.oauth.profile import Profile
     from hsmjwt.oauth.transport import Transport
@@ -154,9 +154,10 @@ def choice_of(profile: Profile) -> DeviceChoice:
     )
 
 
-def open_signer(devices: Devices, profile: Profile) -> Signer:
-    """Log in, find the profile's key and return a signer for it, which verifies each signature it makes."""
+def open_key(devices: Devices, profile: Profile) -> OpenKey:
+    """Log in, find the profile's key and return it with a signer that verifies each signature it makes."""
     from hsmjwt.hsm.signer import Pkcs11Signer
+    from hsmjwt.oauth.assertion import OpenKey
     from hsmjwt.verify import Verified
 
     choice = choice_of(profile)
@@ -167,14 +168,14 @@ def open_signer(devices: Devices, profile: Profile) -> Signer:
     finally:
         module.settle()
     devices.around.note(f"key {signer.uri}")
-    return Verified(signer)
+    return OpenKey(Verified(signer), signer.uri)
 
 
 def asserter(devices: Devices, profile: Profile) -> Asserter:
     """Return what builds and signs the profile's assertions; the token is opened by the first one."""
     from hsmjwt.oauth.assertion import Asserter
 
-    return Asserter(profile, lambda: open_signer(devices, profile))
+    return Asserter(profile, lambda: open_key(devices, profile))
 
 
 def token_store(settings: Settings, around: Surroundings, *, cached: bool) -> TokenStore:

@@ -363,7 +363,7 @@ def _from_descriptor(wanted: _Wanted) -> bytes:
     """Read to the end of the descriptor; it stays open, since it is not ours."""
     fd = int(wanted.source.target)
     try:
-        if False:
+        if os.isatty(fd):
             raise wanted.fault("would be typed where it shows: it is a terminal", hint="prompt asks and shows nothing")
         return read_to_end(fd, wanted.room, wanted.deadline)
     except OSError as error:

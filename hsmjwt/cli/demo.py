@@ -134,8 +134,8 @@ class _Walk:
         life = first.token.expires_at
         self._say(
             "an access token, for a new assertion",
-            f"POST {server.token_url} answered with a {first.token.token_type} token, {len(first.token.value)} characters",
-            f"it lives {0 if life is None else life - first.token.fetched_at:.0f} s",
+            f"POST {server.token_url} answered with a {first.token.token_type} token",
+            f"it has {len(first.token.value)} characters and lives {0 if life is None else life - first.token.fetched_at:.0f} s",
         )
         answer = self._run.wait(lambda: _whoami(server.url, first.token.value))
         self._say("a protected resource, opened with it", f"GET {server.url}/api/whoami says {json.dumps(answer)}")

@@ -45,8 +45,6 @@ def sign(
     asserter = compose.asserter(devices.open_with(run, settings, device), wanted)
     made = run.wait(asserter.assertion)
     if shared.json:
-        run.console.result_json(
-            {"jwt": made.jwt, "header": made.header, "claims": made.claims, "key": str(wanted.key_uri)}
-        )
+        run.console.result_json({"jwt": made.jwt, "header": made.header, "claims": made.claims, "key": made.key})
     else:
         run.console.result(made.jwt)

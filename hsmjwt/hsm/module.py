@@ -275,7 +275,7 @@ def _load(path: str) -> libraries.Library:
     except HsmjwtError as error:
         if error.ckr == "CKR_GENERAL_ERROR" and "softhsm" in path:
             raise TokenError(
-                f"SoftHSM cannot read its configuration ({error.message})",
+                "SoftHSM cannot read its configuration (C_Initialize gave CKR_GENERAL_ERROR)",
                 hint='set SOFTHSM2_CONF to a softhsm2.conf that you may read, or: eval "$(hsmjwt softhsm env)"',
                 ckr=error.ckr,
             ) from None

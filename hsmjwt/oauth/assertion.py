@@ -28,11 +28,19 @@ class Draft(NamedTuple):
 
 
 class Assertion(NamedTuple):
-    """A signed assertion with what it says."""
+    """A signed assertion with what it says, and the full URI of the key that signed it."""
 
     jwt: str
     header: dict[str, Any]
     claims: dict[str, Any]
+    key: str
+
+
+class OpenKey(NamedTuple):
+    """A key that is ready to sign, and the URI that selects it and no other."""
+
+    signer: Signer
+    uri: str
 
 
 def draft(profile: Profile, alg: str | None, clock: float) -> Draft:
@@ -57,23 +65,23 @@ class Asserter:
     """Signs one profile's assertions; the key is opened by the first one and kept."""
 
     def __init__(
-        self, profile: Profile, open_signer: Callable[[], Signer], clock: Callable[[], float] = time.time
+        self, profile: Profile, open_key: Callable[[], OpenKey], clock: Callable[[], float] = time.time
     ) -> None:
-        """Keep how to open the signer, which must verify what it signs; `clock` returns Unix time."""
+        """Keep how to open the key, whose signer must verify what it signs; `clock` returns Unix time."""
         self._profile = profile
-        self._open = open_signer
+        self._open = open_key
         self._clock = clock
-        self._signer: Signer | None = None
+        self._key: OpenKey | None = None
 
     def assertion(self) -> Assertion:
         """Return a new assertion for this instant.
 
         What the profile forbids is refused before the token is touched. Raises what `draft` and the signer raise.
         """
-        if self._signer is None:
+        if self._key is None:
             draft(self._profile, self._profile.alg, self._clock())
-            self._signer = self._open()
-        signer = self._signer
+            self._key = self._open()
+        signer = self._key.signer
         alg = ALGORITHMS[self._profile.alg] if self._profile.alg else by_default(signer.public_key)
         header, claims = draft(self._profile, alg.name, self._clock())
-        return Assertion(sign_jwt(header, claims, signer, alg), header, claims)
+        return Assertion(sign_jwt(header, claims, signer, alg), header, claims, self._key.uri)

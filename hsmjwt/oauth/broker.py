@@ -113,6 +113,7 @@ class TokenBroker:
         attempt = 0
         while True:
             attempt += 1
+            self._deadline.enter("the token")
             assertion = self._asserter.assertion()
             request = build_request(
                 grant=self._profile.grant,

@@ -1,7 +1,7 @@
 """Send a token request, once. The only importer of requests, which is told to read nothing from the environment.
 
-No redirect is followed, no cookie kept, no `.netrc` read, and each request has a connection of its own: there is none
-to share after a fork, and none that the server closed meanwhile. What goes wrong is told in our own words and raised
+No redirect is followed, no `.netrc` read, and each request has a session and a connection of its own: no cookie is
+kept, no connection shared after a fork, and none found closed by the server. What goes wrong is told in our own words and raised
 apart from its cause, since the texts of requests and urllib3 hold URLs, and their objects the form.
 """
 
@@ -14,7 +14,6 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
-from http.cookiejar import DefaultCookiePolicy
 from typing import Any, TypeVar
 
 import requests
@@ -97,7 +96,6 @@ class Transport:
         with requests.Session() as session:
             session.trust_env = False
             session.headers.clear()
-            session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
             session.mount("https://", adapter)
             session.mount("http://", adapter)
             sent_at = time.time()

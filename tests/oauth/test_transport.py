@@ -14,6 +14,7 @@ import tracemalloc
 from typing import NamedTuple
 
 import pytest
+import urllib3
 from servers.scripted import (
     Ca,
     Server,
@@ -266,6 +267,7 @@ def test_a_dripping_server_is_left_at_the_deadline(start):
     assert "within 0.5 s" in error.message
 
 
+@pytest.mark.skipif(not hasattr(urllib3.HTTPResponse, "read1"), reason="urllib3 before 2.1: deadline.run alone ends it")
 def test_a_dripping_body_is_left_at_the_deadline_by_the_transport_itself():
     with Server(drip(head(length=10_000), every=0.02)) as server, pytest.raises(NetworkError, match=r"within 0\.5 s"):
         transport().post(request(server.url()), Deadline(0.5))
@@ -331,6 +333,14 @@ def test_a_ca_file_is_believed(authorities):
     with Server(json_reply(TOKEN), tls=authorities.ours.context("localhost", "127.0.0.1")) as server:
         for name in ("localhost", "127.0.0.1"):
             assert post(server.url(name=name), ca_file=authorities.ours.file).status == 200
+
+
+def test_beside_a_ca_file_nothing_is_believed(authorities):
+    with Server(json_reply(TOKEN), tls=authorities.ours.context("localhost")) as server:
+        sender = transport(ca_file=authorities.ours.file)
+        sender.post(request(server.url(name="localhost")), Deadline(10))
+    assert sender._context is not None
+    assert sender._context.cert_store_stats()["x509"] == 1
 
 
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
