@@ -94,7 +94,8 @@ class Deadline:
         try:
             yield
         finally:
-            self._cleanups.remove(cleanup)
+            with contextlib.suppress(ValueError):  # `abandon` may have taken it
+                self._cleanups.remove(cleanup)
 
     def abandon(self) -> None:
         """Run what `on_abandon` still holds, newest first; the process ends after this."""

@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -50,7 +51,9 @@ def output_of(words: Sequence[str], environ: Mapping[str, str], most: int, deadl
     started: list[subprocess.Popen[bytes]] = []
     with deadline.on_abandon(lambda: _end(started)):
         null, pipe = subprocess.DEVNULL, subprocess.PIPE
-        process = subprocess.Popen(list(words), stdin=null, stdout=pipe, env=dict(environ), start_new_session=True)
+        process = subprocess.Popen(
+            list(words), stdin=null, stdout=pipe, stderr=_stderr(), env=dict(environ), start_new_session=True
+        )
         started.append(process)
         assert process.stdout is not None  # noqa: S101 - a pipe was asked for
         try:
@@ -62,6 +65,14 @@ def output_of(words: Sequence[str], environ: Mapping[str, str], most: int, deadl
         finally:
             _end(started)
     return process.returncode, raw
+
+
+def _stderr() -> int | None:
+    """Return where our own messages go: descriptor 2 may have been given away, so that no module prints there."""
+    try:
+        return None if sys.stderr is None else sys.stderr.fileno()
+    except (OSError, ValueError):  # a stream of a test's or an application's own
+        return None
 
 
 def _end(started: list[subprocess.Popen[bytes]]) -> None:

@@ -239,14 +239,16 @@ def test_a_command_that_closes_its_output_is_waited_for(script):
     assert "exit code 3" in refusal(script(f"echo {PIN}; exec >&-; sleep 0.2; exit 3")).message
 
 
-def test_what_a_command_says_on_stderr_reaches_ours():
+def test_a_command_has_our_stderr_and_not_our_stdin():
     code = (
         "import os; from hsmjwt.secret import *; from hsmjwt.deadline import Deadline\n"
-        "resolve(parse_source('command:sh -c \"echo touch the key >&2; echo pin\"'), purpose='PIN', question='',\n"
-        "        prompt=None, environ=os.environ, deadline=Deadline(20))"
+        "source = parse_source('command:sh -c \"cat; echo touch the key >&2; echo pin\"')\n"
+        "print(resolve(source, purpose='PIN', question='', prompt=None, environ=os.environ,\n"
+        "              deadline=Deadline(20)).secret.reveal())"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment())
-    assert (done.stdout, done.stderr) == ("", "touch the key\n")
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, input="data\n", capture_output=True, text=True, check=True, env=environment())
+    assert (done.stdout, done.stderr) == ("pin\n", "touch the key\n")
 
 
 def environment() -> dict[str, str]:

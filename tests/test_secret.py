@@ -6,12 +6,15 @@ import copy
 import json
 import os
 import pickle
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from hsmjwt import errors
 from hsmjwt.deadline import Deadline
 from hsmjwt.errors import ConfigError, HsmjwtError, LoginError, UsageError
 from hsmjwt.secret import Resolved, Secret, SecretSource, parse_source, resolve
@@ -222,6 +225,19 @@ def test_a_variable_that_is_not_utf8_is_refused():
         assert "not UTF-8" in refusal("env:P", environ={"P": PIN + odd}).message
 
 
+def test_the_bytes_of_a_variable_count_whatever_the_locale():
+    code = (
+        "import os, sys; from hsmjwt.secret import *; from hsmjwt.deadline import Deadline\n"
+        "assert sys.getfilesystemencoding() == 'ascii'\n"
+        "print(ascii(resolve(parse_source('env:P'), purpose='PIN', question='', prompt=None, environ=os.environ,\n"
+        "                    deadline=Deadline(20)).secret.reveal()))"
+    )
+    packages = os.pathsep.join([str(Path(errors.__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": packages, "P": "\xe9\u20ac"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=plain)
+    assert done.stdout == "'\\xe9\\u20ac'\n"
+
+
 def test_none_is_an_empty_secret():
     assert text_of("none") == ""
 
@@ -328,7 +344,7 @@ def test_a_file_beside_the_credentials_folder_is_none_of_it(tmp_path):
     (tmp_path / "cred2").mkdir()
     path = pin_file(tmp_path / "cred2", mode=0o440)
     (tmp_path / "cred" / "pin").symlink_to(path)
-    for folder in (f"{tmp_path}/cred", "/", ".", ""):
+    for folder in (f"{tmp_path}/cred", "/", os.path.relpath(tmp_path / "cred2"), ""):
         environ = {"CREDENTIALS_DIRECTORY": folder}
         assert "readable by others" in refusal(f"file:{path}", environ=environ).message
     inside = {"CREDENTIALS_DIRECTORY": f"{tmp_path}/cred"}

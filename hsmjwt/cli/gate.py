@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import itertools
 import os
@@ -13,7 +14,7 @@ from types import FrameType
 from typing import Any
 
 from hsmjwt import __version__
-from hsmjwt.cli.output import ClosedPipeError, Console, one_line
+from hsmjwt.cli.output import ClosedPipeError, Console, one_line, unwritable
 from hsmjwt.cli.run import Run
 from hsmjwt.errors import HsmjwtError, UsageError
 
@@ -55,9 +56,11 @@ def gate(argv: Sequence[str]) -> int:
     except ClosedPipeError:
         return 141
     except KeyboardInterrupt:
+        run.deadline.abandon()
         console.error(_Interrupted("interrupted"))
         return 130
     except TerminatedError:
+        run.deadline.abandon()
         console.error(_Terminated("terminated"))
         return 143
     except Exception as error:  # noqa: BLE001 - the last line of defence: a traceback could show secrets
@@ -107,13 +110,17 @@ def _typer(verbs: list[str], argv: list[str], run: Run) -> int:
         action = command(argv, prog_name="hsmjwt", standalone_mode=False)
     except HsmjwtError:
         raise
-    except SystemExit:
+    except SystemExit:  # typer's answer to a closed pipe
         raise ClosedPipeError from None
+    except OSError as error:  # it printed help
+        raise unwritable(error) from None
     except Exception as error:
         if not hasattr(error, "format_message"):
             raise
         raise _usage(error) from None
     if isinstance(action, int):
+        if sys.stdout is None:
+            raise unwritable(OSError(errno.EBADF, os.strerror(errno.EBADF)))
         return action
     return (action(run) or 0) if callable(action) else 0
 

@@ -16,6 +16,11 @@ class ClosedPipeError(Exception):
     """Whoever read our stdout has gone; nothing is to be said about it."""
 
 
+def unwritable(error: OSError) -> ConfigError:
+    """Return the error for a stdout that takes nothing."""
+    return ConfigError(f"stdout cannot be written: {error.strerror}", hint="it may be closed, or the disk full")
+
+
 class Console:
     """What one command prints.
 
@@ -49,9 +54,7 @@ class Console:
         except BrokenPipeError:
             raise ClosedPipeError from None
         except OSError as error:
-            raise ConfigError(
-                f"stdout cannot be written: {error.strerror}", hint="it may be closed, or the disk full"
-            ) from None
+            raise unwritable(error) from None
 
     def result_json(self, value: Any) -> None:
         """Print a result as one line of JSON."""
