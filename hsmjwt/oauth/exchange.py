@@ -27,6 +27,7 @@ from hsmjwt.oauth.provider import Grant
 
 __all__ = [
     "BODY_LIMIT",
+    "USER_AGENT",
     "Answer",
     "TokenRequest",
     "build_request",
@@ -36,6 +37,7 @@ __all__ = [
     "retry_wait",
 ]
 
+USER_AGENT = {"User-Agent": f"hsmjwt/{__version__}"}
 BODY_LIMIT = 1024 * 1024  # bytes after decompression; Entra's and Keycloak's tokens pass 64 KiB
 JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"  # RFC 7523, section 2.1
 CLIENT_ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"  # RFC 7523, section 2.2
@@ -161,7 +163,7 @@ def build_request(
     headers = {
         "Accept": "application/json",
         "Content-Type": "application/x-www-form-urlencoded",
-        "User-Agent": f"hsmjwt/{__version__}",
+        **USER_AGENT,
     }
     return TokenRequest(url=url, form=fields, headers=headers)
 

@@ -152,7 +152,7 @@ def _spellings(sent: Iterable[str]) -> list[str]:
         form = quote(raw, safe="")
         found |= {secret, form, quote(raw), quote_plus(raw), re.sub("%..", lambda code: code[0].lower(), form)}
         found |= {json.dumps(secret)[1:-1], json.dumps(secret).replace("/", "\\/")[1:-1], html.escape(secret)}
-        found |= {code for code in (raw.hex(), raw.hex().upper(), *_base64(raw)) if len(code) >= _PIECE // 2}
+        found |= {code for code in (raw.hex(), raw.hex().upper(), *_base64(raw)) if len(code) > 2}
     return sorted(found)
 
 

@@ -1,8 +1,8 @@
 """Send a token request, once. The only importer of requests, which is told to read nothing from the environment.
 
-No redirect is followed, no `.netrc` read, and each request has a session and a connection of its own: no cookie is
-kept, no connection shared after a fork, and none found closed by the server. What goes wrong is told in our own words and raised
-apart from its cause, since the texts of requests and urllib3 hold URLs, and their objects the form.
+No redirect is followed and no `.netrc` read. Each request has a session and a connection of its own: no cookie is kept,
+no connection shared after a fork, and none found closed by the server. What goes wrong is told in our own words and
+raised apart from its cause, since the texts of requests and urllib3 hold URLs, and their objects the form.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from hsmjwt.errors import HsmjwtError, NetworkError, ServerError
 from hsmjwt.oauth import proxy as proxies
 from hsmjwt.oauth import tls
 from hsmjwt.oauth.endpoint import Endpoint, parse_endpoint
-from hsmjwt.oauth.exchange import BODY_LIMIT, Answer, TokenRequest
+from hsmjwt.oauth.exchange import BODY_LIMIT, USER_AGENT, Answer, TokenRequest
 from hsmjwt.oauth.failure import ConnectionFault, ProxyFault, ProxyUnreached, ReadTimeout, TlsFault
 
 __all__ = ["Transport"]
@@ -87,7 +87,15 @@ class Transport:
         no HTTP, the deadline's error once it is over, and what `prepare` raises. Headers that come slowly hold it for
         as long as they come: whoever has a deadline runs it by `deadline.run`.
         """
-        endpoint = request.endpoint
+        return self._send(request.method, request.endpoint, request.headers, request.body, deadline)
+
+    def probe(self, url: str, deadline: Deadline) -> Answer:
+        """Return what the server answers to a bare GET: that it is there, and its Date. Raises as `post` does."""
+        return self._send("GET", parse_endpoint(url), {"Accept": "application/json", **USER_AGENT}, None, deadline)
+
+    def _send(
+        self, method: str, endpoint: Endpoint, headers: Mapping[str, str], body: bytes | None, deadline: Deadline
+    ) -> Answer:
         proxy = self._route(endpoint)
         deadline.enter(f"the server '{endpoint.name}'", NetworkError)
         deadline.check()
@@ -100,21 +108,22 @@ class Transport:
             session.mount("http://", adapter)
             sent_at = time.time()
             try:
-                with session.post(
-                    request.url,
-                    data=request.body,
-                    headers=request.headers,
+                with session.request(
+                    method,
+                    endpoint.url,
+                    data=body,
+                    headers=headers,
                     timeout=timeout,
                     allow_redirects=False,
                     stream=True,
                     proxies={"https": proxy.url} if proxy else {},
                 ) as response:
                     received_at = time.time()
-                    body, cut = _body(response, deadline)
+                    content, cut = _body(response, deadline)
                     return Answer(
                         status=response.status_code,
                         headers=dict(response.headers),
-                        body=body,
+                        body=content,
                         sent_at=sent_at,
                         received_at=received_at,
                         cut=cut,

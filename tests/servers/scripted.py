@@ -323,6 +323,13 @@ class Ca:
         return builder.add_extension(identifier, critical=False).add_extension(authority, critical=False)
 
 
+class Authorities(NamedTuple):
+    """One that a test believes, and one that it does not."""
+
+    ours: Ca
+    other: Ca
+
+
 def _san(name: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
