@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -98,6 +99,16 @@ def execute(
         command, env=dict(environ), input=stdin or b"", capture_output=True, timeout=timeout, check=False
     )
     return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+@pytest.fixture(scope="session")
+def named_host() -> str:
+    """The name `localhost`, where it resolves: a folder made by debootstrap has no /etc/hosts."""
+    try:
+        socket.getaddrinfo("localhost", 80)
+    except OSError:
+        pytest.skip("localhost does not resolve here")
+    return "localhost"
 
 
 @pytest.fixture(scope="session")

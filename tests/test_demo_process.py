@@ -35,7 +35,12 @@ def test_it_listens_on_loopback_only():
     for host in ("0.0.0.0", "", "192.0.2.1"):
         with pytest.raises(UsageError, match="not loopback"):
             DemoServer([], host=host)
-    with DemoServer([], host="localhost") as server:
+    with DemoServer([], host="127.0.0.1") as server:
+        assert server.url.startswith("http://127.0.0.1:")
+
+
+def test_it_listens_by_name_too(named_host):
+    with DemoServer([], host=named_host) as server:
         assert server.url.startswith("http://localhost:")
 
 

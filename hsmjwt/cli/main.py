@@ -2,36 +2,66 @@
 
 from __future__ import annotations
 
+# Not `signal`: that imports enum, and Ctrl-C within those milliseconds would show a traceback.
+import _signal  # type: ignore[import-not-found]
 import os
-import signal
 import sys
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-INTERRUPTED = 130
+if TYPE_CHECKING:
+    from types import FrameType
+
+INTERRUPTED, TERMINATED = 130, 143
+
+
+class StoppedError(BaseException):
+    """SIGTERM: raised in the main thread, so that it ends like Ctrl-C does."""
 
 
 def entry() -> NoReturn:
     """Run the command line of this process and end it."""
-    heeded = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # a shell's background job ignores it
+    heeded = _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler  # a shell's background job ignores it
     if heeded:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # while nothing is there to clean up, no traceback either
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # while nothing is there to clean up, no traceback either
     _fill_closed_descriptors()
     from hsmjwt.cli.gate import gate
 
-    if heeded:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    code = gate(sys.argv[1:])
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            if stream is not None:
-                stream.flush()
-        except OSError:
-            continue  # what could not be written has been reported where it was written
+    code = None
+    try:
+        if heeded:
+            _signal.signal(_signal.SIGINT, _stop)
+        if _signal.getsignal(_signal.SIGTERM) == _signal.SIG_DFL:
+            _signal.signal(_signal.SIGTERM, _stop)
+        code = gate(sys.argv[1:])
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                if stream is not None:
+                    stream.flush()
+            except OSError:
+                continue  # what could not be written has been reported where it was written
+        _deaf()
+    except KeyboardInterrupt:  # in one of the few instructions around the gate
+        code = INTERRUPTED if code is None else code
+    except StoppedError:
+        code = TERMINATED if code is None else code
     if code == INTERRUPTED:  # by the signal itself, so that a shell's loop stops too
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGINT)
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+        os.kill(os.getpid(), _signal.SIGINT)
     # Nothing is finalised: a thread may still be inside the module, and a module's own code may crash at exit.
     os._exit(code)
+
+
+def _stop(number: int, _frame: FrameType | None) -> None:
+    """Raise once; a second signal ends the process without more ado."""
+    _signal.signal(number, _signal.SIG_DFL)
+    raise KeyboardInterrupt if number == _signal.SIGINT else StoppedError
+
+
+def _deaf() -> None:
+    """Leave the rest to the system: there is nothing more to clean up."""
+    for number in (_signal.SIGINT, _signal.SIGTERM):
+        if _signal.getsignal(number) is _stop:
+            _signal.signal(number, _signal.SIG_DFL)
 
 
 def _fill_closed_descriptors() -> None:

@@ -1,7 +1,7 @@
 """PKCS#11 return codes turned into hsmjwt's errors: the one place that knows what each CKR means for a user.
 
-The classes follow PKCS#11 2.40, section 6.3 ("Function return values"); which of them call for a new session comes from
-what real tokens do (Krill's table, the AWS CloudHSM notes).
+The codes are those of PKCS#11 3.1 (section 5.1, "Function return values"; pkcs11t.h); which of them call for a new
+session comes from what real tokens do (Krill's table, the AWS CloudHSM notes).
 """
 
 from __future__ import annotations
@@ -13,37 +13,44 @@ from collections.abc import Iterator
 from hsmjwt.errors import BusyError, DeviceError, HsmjwtError, KeyNotFoundError, KeyUnfitError, LoginError, TokenError
 from hsmjwt.hsm.binding import pkcs11
 
-_BY_VALUE = {  # PKCS#11 2.40, pkcs11t.h: those a module gives to us directly, or that python-pkcs11 has no class for
-    0x01: "CKR_CANCEL",
-    0x02: "CKR_HOST_MEMORY",
-    0x03: "CKR_SLOT_ID_INVALID",
-    0x05: "CKR_GENERAL_ERROR",
-    0x06: "CKR_FUNCTION_FAILED",
-    0x07: "CKR_ARGUMENTS_BAD",
-    0x08: "CKR_NO_EVENT",
-    0x09: "CKR_NEED_TO_CREATE_THREADS",
-    0x0A: "CKR_CANT_LOCK",
-    0x30: "CKR_DEVICE_ERROR",
-    0x31: "CKR_DEVICE_MEMORY",
-    0x32: "CKR_DEVICE_REMOVED",
-    0x68: "CKR_KEY_FUNCTION_NOT_PERMITTED",
-    0xA0: "CKR_PIN_INCORRECT",
-    0xA1: "CKR_PIN_INVALID",
-    0xA2: "CKR_PIN_LEN_RANGE",
-    0xA4: "CKR_PIN_LOCKED",
-    0xB6: "CKR_SESSION_EXISTS",
-    0xE0: "CKR_TOKEN_NOT_PRESENT",
-    0xE1: "CKR_TOKEN_NOT_RECOGNIZED",
-    0xE2: "CKR_TOKEN_WRITE_PROTECTED",
-    0x103: "CKR_USER_TYPE_INVALID",
-    0x150: "CKR_BUFFER_TOO_SMALL",
-    0x190: "CKR_CRYPTOKI_NOT_INITIALIZED",
-    0x191: "CKR_CRYPTOKI_ALREADY_INITIALIZED",
-    0x1A0: "CKR_MUTEX_BAD",
-    0x1A1: "CKR_MUTEX_NOT_LOCKED",
-    0x200: "CKR_FUNCTION_REJECTED",
-    0x203: "CKR_KEY_EXHAUSTED",
-}
+# pkcs11t.h, without the CKR_ that stands before each. In hexadecimal, as it is written there and in every log.
+_TABLE = """
+001 CANCEL                        002 HOST_MEMORY                   003 SLOT_ID_INVALID
+005 GENERAL_ERROR                 006 FUNCTION_FAILED               007 ARGUMENTS_BAD
+008 NO_EVENT                      009 NEED_TO_CREATE_THREADS        00a CANT_LOCK
+010 ATTRIBUTE_READ_ONLY           011 ATTRIBUTE_SENSITIVE           012 ATTRIBUTE_TYPE_INVALID
+013 ATTRIBUTE_VALUE_INVALID       01b ACTION_PROHIBITED             020 DATA_INVALID
+021 DATA_LEN_RANGE                030 DEVICE_ERROR                  031 DEVICE_MEMORY
+032 DEVICE_REMOVED                040 ENCRYPTED_DATA_INVALID        041 ENCRYPTED_DATA_LEN_RANGE
+042 AEAD_DECRYPT_FAILED           050 FUNCTION_CANCELED             051 FUNCTION_NOT_PARALLEL
+054 FUNCTION_NOT_SUPPORTED        060 KEY_HANDLE_INVALID            062 KEY_SIZE_RANGE
+063 KEY_TYPE_INCONSISTENT         064 KEY_NOT_NEEDED                065 KEY_CHANGED
+066 KEY_NEEDED                    067 KEY_INDIGESTIBLE              068 KEY_FUNCTION_NOT_PERMITTED
+069 KEY_NOT_WRAPPABLE             06a KEY_UNEXTRACTABLE             070 MECHANISM_INVALID
+071 MECHANISM_PARAM_INVALID       082 OBJECT_HANDLE_INVALID         090 OPERATION_ACTIVE
+091 OPERATION_NOT_INITIALIZED     0a0 PIN_INCORRECT                 0a1 PIN_INVALID
+0a2 PIN_LEN_RANGE                 0a3 PIN_EXPIRED                   0a4 PIN_LOCKED
+0b0 SESSION_CLOSED                0b1 SESSION_COUNT                 0b3 SESSION_HANDLE_INVALID
+0b4 SESSION_PARALLEL_NOT_SUPPORTED 0b5 SESSION_READ_ONLY            0b6 SESSION_EXISTS
+0b7 SESSION_READ_ONLY_EXISTS      0b8 SESSION_READ_WRITE_SO_EXISTS  0c0 SIGNATURE_INVALID
+0c1 SIGNATURE_LEN_RANGE           0d0 TEMPLATE_INCOMPLETE           0d1 TEMPLATE_INCONSISTENT
+0e0 TOKEN_NOT_PRESENT             0e1 TOKEN_NOT_RECOGNIZED          0e2 TOKEN_WRITE_PROTECTED
+0f0 UNWRAPPING_KEY_HANDLE_INVALID 0f1 UNWRAPPING_KEY_SIZE_RANGE     0f2 UNWRAPPING_KEY_TYPE_INCONSISTENT
+100 USER_ALREADY_LOGGED_IN        101 USER_NOT_LOGGED_IN            102 USER_PIN_NOT_INITIALIZED
+103 USER_TYPE_INVALID             104 USER_ANOTHER_ALREADY_LOGGED_IN 105 USER_TOO_MANY_TYPES
+110 WRAPPED_KEY_INVALID           112 WRAPPED_KEY_LEN_RANGE         113 WRAPPING_KEY_HANDLE_INVALID
+114 WRAPPING_KEY_SIZE_RANGE       115 WRAPPING_KEY_TYPE_INCONSISTENT 120 RANDOM_SEED_NOT_SUPPORTED
+121 RANDOM_NO_RNG                 130 DOMAIN_PARAMS_INVALID         140 CURVE_NOT_SUPPORTED
+150 BUFFER_TOO_SMALL              160 SAVED_STATE_INVALID           170 INFORMATION_SENSITIVE
+180 STATE_UNSAVEABLE              190 CRYPTOKI_NOT_INITIALIZED      191 CRYPTOKI_ALREADY_INITIALIZED
+1a0 MUTEX_BAD                     1a1 MUTEX_NOT_LOCKED              1b0 NEW_PIN_MODE
+1b1 NEXT_OTP                      1b5 EXCEEDED_MAX_ITERATIONS       1b6 FIPS_SELF_TEST_FAILED
+1b7 LIBRARY_LOAD_FAILED           1b8 PIN_TOO_WEAK                  1b9 PUBLIC_KEY_INVALID
+200 FUNCTION_REJECTED             201 TOKEN_RESOURCE_EXCEEDED       202 OPERATION_CANCEL_FAILED
+203 KEY_EXHAUSTED
+"""
+CODES = {int(value, 16): f"CKR_{name}" for value, name in re.findall(r"(\w+) (\w+)", _TABLE)}
+"""The return codes by value; what stands above 0x80000000 is a vendor's own and has no name."""
 
 # A code, the class of error it is for the user, and what to do about it.
 _LOGIN = {
@@ -53,17 +60,24 @@ _LOGIN = {
     "CKR_PIN_EXPIRED": ("the PIN has expired", "set a new PIN with the token's own tool"),
     "CKR_PIN_LOCKED": ("the PIN is locked", "unlock it with the security officer's PIN and the token's own tool"),
     "CKR_USER_PIN_NOT_INITIALIZED": ("the token has no user PIN yet", "set one with the token's own tool"),
+    "CKR_USER_ALREADY_LOGGED_IN": ("somebody is logged in on this token already", None),
     "CKR_USER_ANOTHER_ALREADY_LOGGED_IN": ("another user is logged in on this token", None),
     "CKR_USER_TOO_MANY_TYPES": ("another user is logged in on this token", None),
     "CKR_USER_TYPE_INVALID": ("the token does not know this kind of login", None),
     "CKR_USER_NOT_LOGGED_IN": ("the token asks for a login", "name a PIN source, for example --pin-source prompt"),
+    "CKR_NEW_PIN_MODE": ("the token asks for a new PIN", "set one with the token's own tool"),
+    "CKR_NEXT_OTP": ("the token asks for the next one-time password", "log in once with the token's own tool"),
 }
 _KEY = {
-    "CKR_KEY_FUNCTION_NOT_PERMITTED": ("the key may not be used for this", "its CKA_SIGN attribute must be true"),
+    "CKR_KEY_FUNCTION_NOT_PERMITTED": (
+        "the key may not be used for this",
+        "its CKA_SIGN attribute must be true; SoftHSM says the same of a key whose file is damaged",
+    ),
     "CKR_KEY_TYPE_INCONSISTENT": ("the key's type does not fit the algorithm", None),
     "CKR_KEY_SIZE_RANGE": ("the key's size is outside what the token takes", None),
     "CKR_KEY_EXHAUSTED": ("the key has reached the number of signatures that it may make", None),
 }
+_GONE = ("CKR_OBJECT_HANDLE_INVALID", "CKR_KEY_HANDLE_INVALID")
 _TOKEN = {
     "CKR_TOKEN_NOT_PRESENT": "the token is gone",
     "CKR_TOKEN_NOT_RECOGNIZED": "the module does not recognise the token",
@@ -71,7 +85,18 @@ _TOKEN = {
     "CKR_SLOT_ID_INVALID": "the slot is gone",
     "CKR_CRYPTOKI_NOT_INITIALIZED": "the module lost its state",
 }
-_BUSY = {"CKR_SESSION_COUNT": "the token has no session left"}
+_BUSY = {
+    "CKR_SESSION_COUNT": "the token has no session left",
+    "CKR_TOKEN_RESOURCE_EXCEEDED": "the token is at the end of its resources",
+}
+_DEVICE = {
+    "CKR_TOKEN_WRITE_PROTECTED": ("the token cannot be written", None),
+    "CKR_SESSION_READ_ONLY": ("the token cannot be written", None),
+    "CKR_DEVICE_MEMORY": ("the token is full, or out of memory", None),
+}
+
+EMPTY = frozenset({"CKR_TOKEN_NOT_PRESENT", "CKR_TOKEN_NOT_RECOGNIZED", "CKR_DEVICE_REMOVED"})
+"""Answers of C_GetTokenInfo that mean: there is no token in this slot."""
 
 REOPEN = frozenset(
     {
@@ -79,9 +104,8 @@ REOPEN = frozenset(
         "CKR_OPERATION_NOT_INITIALIZED",
         "CKR_SESSION_HANDLE_INVALID",
         "CKR_SESSION_CLOSED",
-        "CKR_OBJECT_HANDLE_INVALID",
-        "CKR_KEY_HANDLE_INVALID",
         "CKR_USER_NOT_LOGGED_IN",
+        *_GONE,
     }
 )
 """Codes after which a new session and a new search are worth one try."""
@@ -89,8 +113,11 @@ REOPEN = frozenset(
 PIN_REFUSED = frozenset({"CKR_PIN_INCORRECT", "CKR_PIN_INVALID", "CKR_PIN_LEN_RANGE", "CKR_PIN_LOCKED"})
 """Answers of C_Login that mean: this PIN must not be sent again."""
 
+_NO_TRY_LOST = ("CKR_USER_", "CKR_SESSION_", "CKR_OPERATION_", "CKR_MECHANISM_", "CKR_KEY_", "CKR_PIN_EXPIRED")
+
 _SPELLING = {  # python-pkcs11's class names that are not the code's own words
     "AnotherUserAlreadyLoggedIn": "CKR_USER_ANOTHER_ALREADY_LOGGED_IN",
+    "FunctionCancelled": "CKR_FUNCTION_CANCELED",
     "SessionReadWriteSOExists": "CKR_SESSION_READ_WRITE_SO_EXISTS",
     "SlotIDInvalid": "CKR_SLOT_ID_INVALID",
     "TokenNotRecognised": "CKR_TOKEN_NOT_RECOGNIZED",
@@ -101,50 +128,48 @@ _TOLD_BY_TEXT = {  # python-pkcs11 raises its bare base class for these
     "not initialized": "CKR_CRYPTOKI_NOT_INITIALIZED",
     "Buffer was too small": "CKR_BUFFER_TOO_SMALL",
     "User type invalid": "CKR_USER_TYPE_INVALID",
+    "Parallel not supported": "CKR_SESSION_PARALLEL_NOT_SUPPORTED",
 }
 
 
 def rv_name(value: int) -> str:
-    """Return the name of a return code, or its hexadecimal value where it has none here (a vendor's own)."""
-    return _BY_VALUE.get(value, f"0x{value:x}")
+    """Return the name of a return code, or its hexadecimal value where it has none (a vendor's own)."""
+    return CODES.get(value, f"0x{value:x}")
 
 
 def ckr_name(error: BaseException) -> str | None:
     """Return the CKR name behind one of python-pkcs11's exceptions; None where there is no return code."""
+    kind = type(error).__name__
+    if kind in _SPELLING:
+        return _SPELLING[kind]
+    name = "CKR_" + re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", kind).upper()
+    if name in CODES.values():
+        return name
     text = str(error)
-    found = re.search(r"0x([0-9a-fA-F]+)", text)
-    name = type(error).__name__
-    if name != "PKCS11Error":
-        if name in _SPELLING:
-            return _SPELLING[name]
-        return "CKR_" + re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).upper()
-    if found:
-        return rv_name(int(found.group(1), 16))
-    for words, name in _TOLD_BY_TEXT.items():
-        if words in text:
-            return name
-    return None
+    unmapped = re.search(r"Unmapped error code 0x([0-9a-fA-F]+)", text)
+    if unmapped:
+        return rv_name(int(unmapped[1], 16))
+    return next((ckr for words, ckr in _TOLD_BY_TEXT.items() if words in text), None)
 
 
 def fault(operation: str, ckr: str) -> HsmjwtError:
-    """Build the error for a return code that `operation` gave."""
-    seen = f"{operation} gave {ckr}"
+    """Build the error for a return code that `operation` gave; of several functions the code tells which it was."""
+    seen = f"{'C_Login' if ckr.startswith('CKR_PIN_') and 'C_Login' in operation else operation} gave {ckr}"
     if ckr in _LOGIN:
         message, hint = _LOGIN[ckr]
         return LoginError(f"{message} ({seen})", hint=hint, ckr=ckr)
     if ckr in _KEY:
         message, hint = _KEY[ckr]
         return KeyUnfitError(f"{message} ({seen})", hint=hint, ckr=ckr)
+    if ckr in _GONE:
+        return KeyNotFoundError(f"the key is gone ({seen})", hint="hsmjwt key list shows what is there", ckr=ckr)
     if ckr in _TOKEN:
         return TokenError(f"{_TOKEN[ckr]} ({seen})", hint="hsmjwt slot list shows what is there", ckr=ckr)
     if ckr in _BUSY:
         return BusyError(f"{_BUSY[ckr]} ({seen})", hint="other programs hold the rest; try again", ckr=ckr)
-    if ckr in ("CKR_OBJECT_HANDLE_INVALID", "CKR_KEY_HANDLE_INVALID"):
-        return KeyNotFoundError(f"the key is gone ({seen})", hint="hsmjwt key list shows what is there", ckr=ckr)
-    if ckr in ("CKR_TOKEN_WRITE_PROTECTED", "CKR_SESSION_READ_ONLY"):
-        return DeviceError(f"the token cannot be written ({seen})", ckr=ckr)
-    if ckr == "CKR_DEVICE_MEMORY":
-        return DeviceError(f"the token is full, or out of memory ({seen})", ckr=ckr)
+    if ckr in _DEVICE:
+        message, hint = _DEVICE[ckr]
+        return DeviceError(f"{message} ({seen})", hint=hint, ckr=ckr)
     if ckr.startswith("CKR_MECHANISM"):
         return DeviceError(
             f"the token lacks the mechanism ({seen})", hint="hsmjwt slot list --json names those it has", ckr=ckr
@@ -154,11 +179,17 @@ def fault(operation: str, ckr: str) -> HsmjwtError:
     )
 
 
+def no_try_lost(ckr: str | None) -> bool:
+    """Tell whether a login that ended with this code compared no PIN, or found it right."""
+    return ckr is not None and ckr.startswith(_NO_TRY_LOST)
+
+
 @contextlib.contextmanager
 def translated(operation: str) -> Iterator[None]:
     """Turn whatever a python-pkcs11 call raises into one of hsmjwt's errors.
 
-    `operation` is the PKCS#11 function's name. The original exception is not chained: it may show values of a template.
+    `operation` is the PKCS#11 function's name, or several that one call of python-pkcs11 makes. The original exception
+    is not chained: it may show values of a template.
     """
     try:
         yield
@@ -169,7 +200,5 @@ def translated(operation: str) -> Iterator[None]:
         if ckr is None:
             raise DeviceError(f"{operation} failed", hint="--verbose says more") from None
         raise fault(operation, ckr) from None
-    except (KeyboardInterrupt, SystemExit, GeneratorExit):
-        raise
     except Exception as error:  # noqa: BLE001 - struct.error, ValueError, UnicodeError … come out of the binding too
         raise DeviceError(f"{operation} gave an answer that makes no sense ({type(error).__name__})") from None

@@ -65,7 +65,8 @@ class Library:
     """An initialised module.
 
     `path` is the real path of the file, `lib` python-pkcs11's object for it. `shared` says that several threads may
-    call into it: not where the module cannot lock, nor where somebody else initialised it.
+    call into it at a time: not where the module cannot lock, nor where somebody else initialised it. Whoever signs
+    holds `turn` meanwhile: it is a lock where the module is not shared, and nothing otherwise.
     """
 
     def __init__(self, path: str, functions: Any | None) -> None:
@@ -76,11 +77,15 @@ class Library:
         self._functions = functions
         self._owned = False
         self.lib = self._initialise()
+        self.turn: contextlib.AbstractContextManager[object] = (
+            contextlib.nullcontext() if self.shared else threading.RLock()
+        )
 
     def _initialise(self) -> Any:
         if self._functions is None:  # p11-kit's modules: they lock by themselves
             with translated("C_Initialize"):
                 lib = pkcs11.lib(self.path)
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(lib))  # its end would finalise the module, threads or not
             self._owned = True
             return lib
         result = self._call(_C_INITIALIZE, ctypes.byref(_InitArgs(flags=_OS_LOCKING_OK)))

@@ -35,7 +35,7 @@ __all__ = ["Transport"]
 
 Fault = TypeVar("Fault", bound=BaseException)
 
-_PATIENCE = 10.0  # seconds for one connect or one read, where the deadline leaves as much
+_PATIENCE = 10.0  # seconds for one connect; a server that was reached may think for as long as the deadline allows
 _CHUNK = 16 * 1024
 _TUNNEL_STATUS = re.compile(r"Tunnel connection failed: ([0-9]{3})")
 _TRY_LATER = frozenset({"502", "503", "504"})
@@ -99,7 +99,7 @@ class Transport:
         proxy = self._route(endpoint)
         deadline.enter(f"the server '{endpoint.name}'", NetworkError)
         deadline.check()
-        timeout = self._timeout(deadline)
+        timeout = self._timeouts(deadline)
         adapter = _Adapter(self._context, proxy.authorization if proxy else None)
         with requests.Session() as session:
             session.trust_env = False
@@ -138,9 +138,12 @@ class Transport:
             self._context = tls.context(self._ca_file, self._environ, self._warn)
         return proxies.choose(endpoint, self._proxy, self._environ)
 
-    def _timeout(self, deadline: Deadline) -> float:
+    def _timeouts(self, deadline: Deadline) -> tuple[float, float]:
+        """Return the seconds for a connect and for a read, which the deadline alone limits where there is one."""
         left = deadline.remaining()
-        return self._patience if left is None else max(min(self._patience, left), 0.001)
+        if left is None:
+            return self._patience, self._patience
+        return max(min(self._patience, left), 0.001), max(left, 0.001)
 
 
 class _Connection(HTTPSConnection):
@@ -213,12 +216,12 @@ def _body(response: requests.Response, deadline: Deadline) -> tuple[bytes, bool]
 class _Words:
     """Words for what requests, urllib3, http.client, ssl and the system raise."""
 
-    def __init__(self, endpoint: Endpoint, proxy: proxies.Proxy | None, timeout: float) -> None:
+    def __init__(self, endpoint: Endpoint, proxy: proxies.Proxy | None, timeouts: tuple[float, float]) -> None:
         self._server = (
             f"the server '{endpoint.host if ':' not in endpoint.host else f'[{endpoint.host}]'}:{endpoint.port}'"
         )
         self._proxy = proxy
-        self._timeout = f"{timeout:.3g} s"
+        self._connect, self._read = (f"{seconds:.3g} s" for seconds in timeouts)
 
     def fault(self, error: BaseException) -> HsmjwtError:
         """Return our error for theirs, which is looked at with its causes."""
@@ -234,7 +237,7 @@ class _Words:
         if unreached is not None:
             return ConnectionFault(f"{self._server} {unreached}")
         if _first(causes, exceptions.ReadTimeoutError) or _first(causes, TimeoutError):
-            return ReadTimeout(f"{self._server} was silent for {self._timeout}")
+            return ReadTimeout(f"{self._server} was silent for {self._read}")
         return self._broken(causes)
 
     def _unreached(self, causes: list[BaseException]) -> str | None:
@@ -244,7 +247,7 @@ class _Words:
         if _first(causes, exceptions.NewConnectionError):
             return f"was not reached: {_system_words(causes)}"
         if _first(causes, exceptions.ConnectTimeoutError):
-            return f"was not reached within {self._timeout}"
+            return f"was not reached within {self._connect}"
         return None
 
     def _broken(self, causes: list[BaseException]) -> HsmjwtError:
@@ -299,7 +302,7 @@ class _Words:
         if unreached is not None:
             return ProxyUnreached(f"{who} {unreached}")
         if _first(causes, TimeoutError) or _first(causes, exceptions.TimeoutError):
-            return ProxyFault(f"{who} was silent for {self._timeout}")
+            return ProxyFault(f"{who} was silent for {self._read}")
         return ProxyUnreached(f"{who} closed the connection before it led anywhere")
 
 

@@ -28,34 +28,38 @@ def authorities(tmp_path_factory) -> Authorities:
 
 
 def test_a_ca_file_is_believed(authorities):
-    with Server(json_reply(TOKEN), tls=authorities.ours.context("localhost", "127.0.0.1")) as server:
-        for name in ("localhost", "127.0.0.1"):
-            assert post(server.url(name=name), ca_file=authorities.ours.file).status == 200
+    with Server(json_reply(TOKEN), tls=authorities.ours.context("127.0.0.1")) as server:
+        assert post(server.url(), ca_file=authorities.ours.file).status == 200
+
+
+def test_a_certificate_counts_for_a_name_too(authorities, named_host):
+    with Server(json_reply(TOKEN), tls=authorities.ours.context(named_host, "127.0.0.1")) as server:
+        assert post(server.url(name=named_host), ca_file=authorities.ours.file).status == 200
 
 
 def test_beside_a_ca_file_nothing_is_believed(authorities):
-    with Server(json_reply(TOKEN), tls=authorities.ours.context("localhost")) as server:
+    with Server(json_reply(TOKEN), tls=authorities.ours.context("127.0.0.1")) as server:
         sender = transport(ca_file=authorities.ours.file)
-        sender.post(request(server.url(name="localhost")), Deadline(10))
+        sender.post(request(server.url()), Deadline(10))
     assert sender._context is not None
     assert sender._context.cert_store_stats()["x509"] == 1
 
 
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
 def test_a_ca_file_of_the_environment_is_believed_unless_one_is_named(authorities, variable):
-    with Server(json_reply(TOKEN), tls=authorities.ours.context("localhost")) as server:
+    with Server(json_reply(TOKEN), tls=authorities.ours.context("127.0.0.1")) as server:
         environ = {variable: authorities.ours.file}
-        assert post(server.url(name="localhost"), environ=environ).status == 200
-        failure(server.url(name="localhost"), TlsFault, environ=environ, ca_file=authorities.other.file)
+        assert post(server.url(), environ=environ).status == 200
+        failure(server.url(), TlsFault, environ=environ, ca_file=authorities.other.file)
         environ = {variable: authorities.other.file}
-        failure(server.url(name="localhost"), TlsFault, environ=environ)
-        assert post(server.url(name="localhost"), environ=environ, ca_file=authorities.ours.file).status == 200
+        failure(server.url(), TlsFault, environ=environ)
+        assert post(server.url(), environ=environ, ca_file=authorities.ours.file).status == 200
 
 
 def test_ssl_cert_file_goes_before_requests_ca_bundle(authorities):
-    with Server(json_reply(TOKEN), tls=authorities.ours.context("localhost")) as server:
+    with Server(json_reply(TOKEN), tls=authorities.ours.context("127.0.0.1")) as server:
         environ = {"SSL_CERT_FILE": authorities.ours.file, "REQUESTS_CA_BUNDLE": authorities.other.file}
-        assert post(server.url(name="localhost"), environ=environ).status == 200
+        assert post(server.url(), environ=environ).status == 200
 
 
 @pytest.mark.parametrize("variable", ["SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"])
@@ -64,8 +68,8 @@ def test_a_hashed_folder_of_the_environment_is_believed(authorities, variable, t
     if not hashed:
         pytest.skip("no openssl command")
     (tmp_path / f"{hashed}.0").symlink_to(authorities.ours.file)
-    with Server(json_reply(TOKEN), tls=authorities.ours.context("localhost")) as server:
-        assert post(server.url(name="localhost"), environ={variable: str(tmp_path)}).status == 200
+    with Server(json_reply(TOKEN), tls=authorities.ours.context("127.0.0.1")) as server:
+        assert post(server.url(), environ={variable: str(tmp_path)}).status == 200
 
 
 @pytest.mark.parametrize("shape", ["crlf", "bom", "no last line end", "company", "der", "both"])
@@ -82,8 +86,8 @@ def test_a_ca_file_is_read_in_every_usual_shape(authorities, shape, tmp_path):
     }[shape]
     path = tmp_path / "ca.crt"
     path.write_bytes(data)
-    with Server(json_reply(TOKEN), tls=authorities.ours.context("localhost")) as server:
-        assert post(server.url(name="localhost"), ca_file=str(path)).status == 200
+    with Server(json_reply(TOKEN), tls=authorities.ours.context("127.0.0.1")) as server:
+        assert post(server.url(), ca_file=str(path)).status == 200
 
 
 @pytest.mark.parametrize(
@@ -118,18 +122,18 @@ def test_without_any_setting_some_list_of_cas_is_believed():
 
 
 def test_a_ca_that_is_not_known_is_a_tls_fault_with_a_hint(authorities):
-    with Server(json_reply(TOKEN), tls=authorities.ours.context("localhost")) as server:
-        error = failure(server.url(name="localhost"), TlsFault, ca_file=authorities.other.file)
-        failure(server.url(name="localhost"), TlsFault)
-    assert f"'localhost:{server.port}' comes from a CA that is not trusted here" in error.message
+    with Server(json_reply(TOKEN), tls=authorities.ours.context("127.0.0.1")) as server:
+        error = failure(server.url(), TlsFault, ca_file=authorities.other.file)
+        failure(server.url(), TlsFault)
+    assert f"'127.0.0.1:{server.port}' comes from a CA that is not trusted here" in error.message
     assert "--ca-file" in (error.hint or "")
     assert server.requests == []
 
 
 @pytest.mark.parametrize("names", [["as.example.test"], ["127.0.0.1"], ["localhost.example.test", "*.localhost"]])
-def test_a_certificate_for_another_name_is_a_tls_fault(authorities, names):
+def test_a_certificate_for_another_name_is_a_tls_fault(authorities, names, named_host):
     with Server(json_reply(TOKEN), tls=authorities.ours.context(*names)) as server:
-        error = failure(server.url(name="localhost"), TlsFault, ca_file=authorities.ours.file)
+        error = failure(server.url(name=named_host), TlsFault, ca_file=authorities.ours.file)
     assert "is for another name" in error.message
     assert server.requests == []
 
@@ -141,41 +145,41 @@ def test_a_certificate_for_another_address_is_a_tls_fault(authorities):
 
 @pytest.mark.parametrize(("begins", "ends", "words"), [(-9, -1, "has expired"), (1, 9, "is not valid yet")])
 def test_a_certificate_out_of_its_time_is_a_tls_fault(authorities, begins, ends, words):
-    with Server(json_reply(TOKEN), tls=authorities.ours.context("localhost", begins=begins, ends=ends)) as server:
-        error = failure(server.url(name="localhost"), TlsFault, ca_file=authorities.ours.file)
+    with Server(json_reply(TOKEN), tls=authorities.ours.context("127.0.0.1", begins=begins, ends=ends)) as server:
+        error = failure(server.url(), TlsFault, ca_file=authorities.ours.file)
     assert words in error.message
     assert "clock" in (error.hint or "")
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_an_old_tls_version_is_a_tls_fault(authorities):
-    context = authorities.ours.context("localhost")
+    context = authorities.ours.context("127.0.0.1")
     context.set_ciphers("ALL:@SECLEVEL=0")
     context.minimum_version = ssl.TLSVersion.TLSv1
     context.maximum_version = ssl.TLSVersion.TLSv1_1
     with Server(json_reply(TOKEN), tls=context) as server:
-        assert "TLS" in failure(server.url(name="localhost"), TlsFault, ca_file=authorities.ours.file).message
+        assert "TLS" in failure(server.url(), TlsFault, ca_file=authorities.ours.file).message
 
 
 def test_a_server_that_speaks_no_tls_is_a_tls_fault(authorities):
     with Server(reply(b"this is plain http", status=400), deaf=True) as server:
-        error = failure(server.url(name="localhost").replace("http:", "https:"), TlsFault)
+        error = failure(server.url().replace("http:", "https:"), TlsFault)
     assert "does not speak TLS" in error.message
 
 
 def test_a_connection_that_closes_in_the_handshake_is_a_connection_fault():
     with Server(close_after(b""), deaf=True) as server:
-        failure(server.url(name="localhost").replace("http:", "https:"), ConnectionFault)
+        failure(server.url().replace("http:", "https:"), ConnectionFault)
 
 
 def test_a_key_log_is_dropped_with_one_warning(authorities, tmp_path, monkeypatch):
     log = tmp_path / "keys"
     monkeypatch.setenv("SSLKEYLOGFILE", str(log))
     warnings: list[str] = []
-    with Server(json_reply(TOKEN), tls=authorities.ours.context("localhost")) as server:
+    with Server(json_reply(TOKEN), tls=authorities.ours.context("127.0.0.1")) as server:
         sender = transport(environ=dict(os.environ), ca_file=authorities.ours.file, warnings=warnings)
         for _ in range(2):
-            assert sender.post(request(server.url(name="localhost")), Deadline(10)).status == 200
+            assert sender.post(request(server.url()), Deadline(10)).status == 200
     assert not log.exists()
     assert len(warnings) == 1
     assert "SSLKEYLOGFILE" in warnings[0]

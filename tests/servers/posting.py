@@ -29,7 +29,7 @@ def transport(*, environ: dict[str, str] | None = None, warnings: list[str] | No
     return Transport(environ=environ or {}, warn=(warnings if warnings is not None else []).append, **values)
 
 
-def post(url: str, *, seconds: float = 10, **settings) -> Answer:
+def post(url: str, *, seconds: float | None = 10, **settings) -> Answer:
     limit = Deadline(seconds)
     return deadline.run(lambda: transport(**settings).post(request(url), limit), limit)
 

@@ -20,6 +20,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Self
 from urllib.parse import parse_qsl
@@ -192,6 +193,16 @@ def json_reply(value: Any, *, status: int = 200, headers: Mapping[str, str] | No
 def redirect(to: str, *, status: int = 302) -> Reply:
     """Point elsewhere."""
     return reply(status=status, headers={"Location": to})
+
+
+def later(seconds: float, after: Reply) -> Reply:
+    """Think for some seconds, then answer."""
+
+    def act(line: Line) -> None:
+        time.sleep(seconds)
+        after(line)
+
+    return act
 
 
 def silent() -> Reply:
