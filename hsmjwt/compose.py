@@ -5,7 +5,6 @@ Imports of what costs time stand inside the functions, so that a command loads o
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import stat
@@ -17,21 +16,20 @@ import msgspec
 
 from hsmjwt import folders
 from hsmjwt.deadline import Deadline
-from hsmjwt.errors import ConfigError, HsmjwtError, KeyNotFoundError, UsageError
+from hsmjwt.errors import ConfigError, HsmjwtError
 from hsmjwt.hsm.uri import KeyUri, TokenInfo
 from hsmjwt.secret import Prompter, Resolved, SecretSource, resolve
 
 if TYPE_CHECKING:
     from hsmjwt.config import Settings
-    from hsmjwt.hsm.keygen import NewKey
     from hsmjwt.hsm.login import LoginRules
-    from hsmjwt.hsm.module import Login, Module, Slot
-    from hsmjwt.hsm.objects import KeyObject
+    from hsmjwt.hsm.module import Login, Module
     from hsmjwt.jose.judge import Verdict
     from hsmjwt.jose.jws import Parts
     from hsmjwt.jose.keys import PublicKey
     from hsmjwt.oauth.assertion import Asserter, OpenKey
     from hsmjwt.oauth.broker import TokenBroker, TokenStore
+    from hsmjwt.oauth.exchange import Answer
     from hsmjwt.oauth.profile import Profile
     from hsmjwt.oauth.transport import Transport
     from hsmjwt.softhsm import SoftToken
@@ -39,7 +37,6 @@ if TYPE_CHECKING:
 
 
 _A_DAY = 86400  # seconds
-_LARGEST_FILE = 1024 * 1024  # bytes of a public key or certificate
 
 PROMPT = SecretSource(kind="prompt")
 """Where a PIN comes from that nobody names a source for."""
@@ -110,10 +107,9 @@ class Devices:
         if found.real not in self._open:
             around.note(f"module {found.path} ({found.why})")
             try:
-                state: str | None = state_folder(around.environ)
-            except HsmjwtError as error:
-                around.note(f"nothing can log in: {error.message}")
-                state = None
+                state: str | HsmjwtError = state_folder(around.environ)
+            except HsmjwtError as error:  # raised where something is to log in
+                state = error
             self._open[found.real] = Module(found, state, around.deadline, around.warn)
         return self._open[found.real]
 
@@ -195,32 +191,29 @@ def token_store(settings: Settings, around: Surroundings, *, cached: bool) -> To
     return FileStore(place.path, warn=around.warn, on_disk=place.on_disk)
 
 
-def file_store(around: Surroundings) -> FileStore | None:
-    """Return the cache's folder for the commands that look after it, None where there is no place for one."""
+def file_stores(around: Surroundings) -> list[FileStore]:
+    """Return the stores in every folder that may hold tokens: a cron job may have another one than a login."""
     from hsmjwt.store.file import FileStore
 
-    place = folders.cache_dir(around.environ, os.geteuid())
-    return None if place is None else FileStore(place.path, warn=around.warn, on_disk=False)
+    places = folders.cache_dirs(around.environ, os.geteuid())
+    return [FileStore(place.path, warn=around.warn) for place in places]
 
 
-def transport_for(devices: Devices, profile: Profile | None) -> Transport:
-    """Return what carries requests to a server, with the profile's certificates and proxy."""
+def transport_for(devices: Devices, profile: Profile | None, ca_file: str | None = None) -> Transport:
+    """Return what carries requests to a server, with the profile's certificates and proxy; `ca_file` goes before."""
     from hsmjwt.oauth.transport import Transport
 
     return Transport(
-        ca_file=None if profile is None else profile.ca_file,
+        ca_file=ca_file if ca_file is not None or profile is None else profile.ca_file,
         proxy=None if profile is None else profile.proxy,
         environ=devices.around.environ,
         warn=devices.around.warn,
     )
 
 
-def probe(devices: Devices, profile: Profile | None, url: str) -> tuple[int, float | None]:
-    """Ask the token endpoint without an assertion; return its status and how far its clock is ahead of ours."""
-    from hsmjwt.oauth.exchange import clock_difference
-
-    answer = transport_for(devices, profile).probe(url, devices.around.deadline)
-    return answer.status, clock_difference(answer)
+def probe(devices: Devices, profile: Profile | None, url: str, ca_file: str | None) -> Answer:
+    """Ask the token endpoint without an assertion; return its answer."""
+    return transport_for(devices, profile, ca_file).probe(url, devices.around.deadline)
 
 
 def token_broker(devices: Devices, profile: Profile, *, cached: bool) -> TokenBroker:
@@ -295,102 +288,6 @@ def warn_of_retirement(profile: Profile, around: Surroundings) -> None:
     except (OSError, HsmjwtError) as error:
         around.note(f"that a warning was given cannot be noted: {error}")
     around.warn(f"warning: {profile.retired}")
-
-
-def list_keys(devices: Devices, choice: DeviceChoice) -> list[dict[str, Any]]:
-    """Return a row for each key of the tokens that the URI leaves; logs in only where that is exactly one."""
-    from hsmjwt.hsm import listing
-
-    module = devices.module(choice)
-    tokens = module.find_tokens(choice.uri)
-    if len(tokens) == 1:
-        slot = module.find_token(choice.uri)
-        return listing.rows(module, slot, module.login(slot, devices.login(choice)), choice.uri)
-    module.settle()
-    if not tokens:
-        module.find_token(choice.uri)
-    devices.around.warn(
-        f"{len(tokens)} tokens fit, so nothing was logged in to; this is what is visible without a login"
-    )
-    return [row for slot in tokens for row in listing.rows(module, slot, module.session(slot), choice.uri)]
-
-
-def generate_key(devices: Devices, choice: DeviceChoice, new: NewKey) -> str:
-    """Make a key pair and return the private key's URI; its id comes from the public key unless one is given."""
-    from hsmjwt import x509
-    from hsmjwt.hsm import keygen
-
-    module = devices.module(choice)
-    slot = module.find_token(choice.uri)
-    module.login(slot, devices.login(choice))
-    assert slot.token is not None  # noqa: S101 - find_token returns no other
-    session = module.session(slot, write=True)
-    keygen.refuse_taken(session, new, slot.token)
-    devices.around.deadline.enter("the token, which makes the key")
-    key = keygen.generate(session, new, slot.token)
-    if new.id is None:
-        key = keygen.set_id(session, key, x509.spki_sha256(key.public_key())[:20])  # RFC 7093, section 2, method 1
-    return key.uri(module.slot_id_needed(slot))
-
-
-def show_key(devices: Devices, choice: DeviceChoice) -> dict[str, Any]:
-    """Return what the token says of one key; logs in only where it is not visible without."""
-    from hsmjwt.hsm import listing
-
-    module, slot, session, key = _found(devices, choice, either=False)
-    row = listing.row(key, session, module.slot_id_needed(slot))
-    if row["type"] == "rsa":
-        from hsmjwt import x509
-        from hsmjwt.jose.jwk import thumbprint
-
-        public = key.public_key()
-        row["thumbprint"] = thumbprint(public)
-        row["spki_sha256"] = x509.spki_sha256(public).hex()
-    return row
-
-
-def public_key(devices: Devices, choice: DeviceChoice) -> PublicKey:
-    """Return the public half of one key; either object will do, and most tokens show the public one to anybody."""
-    return _found(devices, choice, either=True)[3].public_key()
-
-
-def _found(devices: Devices, choice: DeviceChoice, *, either: bool) -> tuple[Module, Slot, Any, KeyObject]:
-    """Look for an object without a login, and with one where nothing is found."""
-    from hsmjwt.hsm.objects import find_object
-
-    module = devices.module(choice)
-    slot = module.find_token(choice.uri)
-    assert slot.token is not None  # noqa: S101
-    private = choice.uri.for_private()
-    uris = [private]
-    if either and choice.uri.type is None:
-        uris = [msgspec.structs.replace(choice.uri, type="public"), private]
-    for uri in uris[:-1] if either else []:
-        with contextlib.suppress(KeyNotFoundError):
-            session = module.session(slot)
-            return module, slot, session, find_object(session, uri, slot.token, module.slot_id_needed(slot))
-    session = module.session(slot)
-    try:
-        key = find_object(session, private, slot.token, module.slot_id_needed(slot))
-        module.settle()
-    except KeyNotFoundError:
-        if slot.login is None or not slot.login.login_required or choice.pin_source.kind == "none":
-            raise
-        session = module.login(slot, devices.login(choice))
-        key = find_object(session, private, slot.token, module.slot_id_needed(slot))
-    return module, slot, session, key
-
-
-def read_file(path: str) -> bytes:
-    """Read a file that should hold a public key or a certificate; raises UsageError where it cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(_LARGEST_FILE)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "its name holds a NUL"
-        raise UsageError(
-            f"'{path}' cannot be read: {reason}", hint="it should hold a public key or a certificate"
-        ) from None
 
 
 def load_public(data: bytes) -> PublicKey:

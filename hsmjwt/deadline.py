@@ -43,8 +43,8 @@ class Deadline:
         """Return the seconds left, 0 when it is over, None when it never ends."""
         if self._end is None:
             return None
-        now = time.monotonic() if self._paused_at is None else self._paused_at
-        return max(0.0, self._end - now)
+        paused_at = self._paused_at  # once: another thread may set it
+        return max(0.0, self._end - (time.monotonic() if paused_at is None else paused_at))
 
     def extend_to(self, seconds: float) -> None:
         """Set another length, counted from the same start."""
@@ -98,9 +98,15 @@ class Deadline:
                 self._cleanups.remove(cleanup)
 
     def abandon(self) -> None:
-        """Run what `on_abandon` still holds, newest first; the process ends after this."""
-        while self._cleanups:
-            self._cleanups.pop()()
+        """Run what `on_abandon` still holds, newest first; the process ends after this.
+
+        One that fails must neither hide why the process ends nor keep the others from running.
+        """
+        with contextlib.suppress(IndexError):  # the thread that was left may be faster
+            while True:
+                cleanup = self._cleanups.pop()
+                with contextlib.suppress(Exception):
+                    cleanup()
 
 
 def run(call: Callable[[], T], deadline: Deadline, notice: Callable[[str], None] | None = None) -> T:

@@ -55,17 +55,25 @@ def state_dir(environ: Mapping[str, str]) -> str:
     return os.path.join(base, _NAME)
 
 
-def cache_dir(environ: Mapping[str, str], uid: int, *, run: str = "/run/user") -> CacheChoice | None:
-    """Choose the folder for access tokens of user `uid`; it need not exist yet. None where there is no place for it.
+def cache_dirs(environ: Mapping[str, str], uid: int, *, run: str = "/run/user") -> list[CacheChoice]:
+    """Return the folders that may hold access tokens of user `uid`, best first; they need not exist yet.
 
-    The first of XDG_RUNTIME_DIR and /run/user/UID that is a folder of that user with mode 0700 (after su or sudo the
-    variable may still name another user's), else the cache folder on the disk.
+    XDG_RUNTIME_DIR and /run/user/UID, each if it is a folder of that user with mode 0700 (after su or sudo the variable
+    may still name another user's), then the cache folder on the disk.
     """
+    places: dict[str, bool] = {}
     for folder in (environ.get("XDG_RUNTIME_DIR", ""), os.path.join(run, str(uid))):
         if os.path.isabs(folder) and _private(folder, uid):
-            return CacheChoice(path=os.path.join(folder, _NAME), on_disk=False)
+            places[os.path.join(folder, _NAME)] = False
     base = _base(environ, "XDG_CACHE_HOME", ".cache")
-    return None if base is None else CacheChoice(path=os.path.join(base, _NAME), on_disk=True)
+    if base is not None:
+        places.setdefault(os.path.join(base, _NAME), True)
+    return [CacheChoice(path=path, on_disk=on_disk) for path, on_disk in places.items()]
+
+
+def cache_dir(environ: Mapping[str, str], uid: int, *, run: str = "/run/user") -> CacheChoice | None:
+    """Choose the folder for access tokens of user `uid`: the best of them, None where there is no place for it."""
+    return next(iter(cache_dirs(environ, uid, run=run)), None)
 
 
 def _base(environ: Mapping[str, str], variable: str, below_home: str) -> str | None:

@@ -7,7 +7,6 @@ what it gave.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import hmac
 import os
 import re
@@ -20,6 +19,7 @@ import msgspec
 
 from hsmjwt.deadline import Deadline
 from hsmjwt.errors import ConfigError, LoginError, UsageError
+from hsmjwt.nearest import nearest
 from hsmjwt.pipes import output_of, read_to_end
 
 Kind = Literal["env", "file", "credential", "fd", "command", "prompt", "none", "value"]
@@ -145,10 +145,8 @@ def parse_source(text: str) -> SecretSource:
 
 
 def _unknown(text: str, word: str) -> UsageError:
-    near = difflib.get_close_matches(word.lower(), _KINDS, n=1)
-    if text.startswith(("/", "./", "../", "~")):
-        near = ["file"]
-    hint = f"did you mean '{next(form for form in _FORMS if form.startswith(near[0]))}'? {_KNOWN}" if near else _KNOWN
+    near = "file" if text.startswith(("/", "./", "../", "~")) else nearest(word, _KINDS)
+    hint = f"did you mean '{next(form for form in _FORMS if form.startswith(near))}'? {_KNOWN}" if near else _KNOWN
     return UsageError("the secret source is of no known kind" if text else "the secret source is empty", hint=hint)
 
 

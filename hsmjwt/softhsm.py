@@ -9,8 +9,8 @@ from collections.abc import MutableMapping
 
 import msgspec
 
-from hsmjwt.errors import ConfigError, TokenError
-from hsmjwt.hsm import provision
+from hsmjwt.errors import ConfigError, HsmjwtError, TokenError
+from hsmjwt.hsm import discovery, provision
 
 _MARK = "made-by-hsmjwt"
 _CONF = """\
@@ -20,15 +20,6 @@ objectstore.backend = file
 log.level = ERROR
 slots.removable = false
 """
-_PLACES = (
-    "/usr/lib/softhsm/libsofthsm2.so",
-    "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so",
-    "/usr/lib/aarch64-linux-gnu/softhsm/libsofthsm2.so",
-    "/usr/lib64/pkcs11/libsofthsm2.so",
-    "/usr/lib64/softhsm/libsofthsm2.so",
-    "/usr/local/lib/softhsm/libsofthsm2.so",
-    "/opt/homebrew/lib/softhsm/libsofthsm2.so",
-)
 
 
 class SoftToken(msgspec.Struct, frozen=True):
@@ -58,39 +49,49 @@ class SoftToken(msgspec.Struct, frozen=True):
 
 def find_module() -> str:
     """Return where SoftHSM2's module lies; raises TokenError with the command that installs it."""
-    for path in _PLACES:
-        if os.path.isfile(path):
-            return path
-    raise TokenError("SoftHSM2 is not installed", hint="on Debian: apt-get install softhsm2")
+    try:
+        return discovery.find_module(None, "nobody", uri_name="libsofthsm2.so").path
+    except TokenError:
+        raise TokenError("SoftHSM2 is not installed", hint="on Debian: apt-get install softhsm2") from None
 
 
 def create(folder: str, label: str, environ: MutableMapping[str, str], module: str | None = None) -> SoftToken:
     """Make a token with a random PIN in `folder`, which must be absent or empty, and point SOFTHSM2_CONF to it.
 
-    SoftHSM reads the variable when it is initialised, so this works once in a process. Raises ConfigError where the
-    folder is in use or cannot be written.
+    SoftHSM reads the variable when it is initialised, so this works once in a process. Nothing is left behind where it
+    fails. Raises UsageError for a label that no token can have, ConfigError where the folder is in use, cannot be
+    written or has a name that SoftHSM's configuration cannot hold, and what initialising a token raises.
     """
+    provision.check_label(label)
     folder = os.path.abspath(folder)
     token = SoftToken(folder, module or find_module())
+    if not folder.isprintable() or folder != folder.strip():  # one line of the configuration, trimmed, holds it
+        raise ConfigError(f"SoftHSM's configuration cannot name the folder {folder!a}", hint="--dir names another")
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
         if os.listdir(folder):
             raise ConfigError(
                 f"the folder '{folder}' is not empty", hint="hsmjwt softhsm remove, or another folder with --dir"
             )
-        os.mkdir(os.path.join(folder, "tokens"), mode=0o700)
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+    try:
         pin, so_pin = _digits(), _digits()
+        _write(os.path.join(folder, _MARK), label + "\n")
+        os.mkdir(os.path.join(folder, "tokens"), mode=0o700)
         _write(token.conf, _CONF.format(tokens=os.path.join(folder, "tokens")))
         _write(token.pin_file, pin)
         _write(os.path.join(folder, "so-pin"), so_pin)
-        _write(os.path.join(folder, _MARK), label + "\n")
-    except OSError as error:
-        raise ConfigError(
-            f"the folder '{folder}' cannot be written: {error.strerror}", hint="--dir names another"
-        ) from None
-    environ["SOFTHSM2_CONF"] = token.conf
-    provision.init_token(os.path.realpath(token.module), label, pin, so_pin)
+        environ["SOFTHSM2_CONF"] = token.conf
+        provision.init_token(os.path.realpath(token.module), label, pin, so_pin)
+    except (OSError, HsmjwtError) as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise _unwritable(folder, error) if isinstance(error, OSError) else error from None
     return token
+
+
+def _unwritable(folder: str, error: OSError) -> ConfigError:
+    return ConfigError(f"the folder '{folder}' cannot be written: {error.strerror}", hint="--dir names another")
 
 
 def read(folder: str) -> SoftToken:

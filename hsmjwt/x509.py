@@ -72,6 +72,12 @@ def spki_sha256(key: PublicKey) -> bytes:
     return hashlib.sha256(spki_der(key)).digest()
 
 
+def key_identifier(key: PublicKey) -> bytes:
+    """Return 20 bytes that name the key: SHA-256, cut short, over its BIT STRING (RFC 7093, section 2, method 1)."""
+    numbers = keys.RSAPublicKey({"modulus": key.n, "public_exponent": key.e})
+    return hashlib.sha256(numbers.dump()).digest()[:20]
+
+
 def load_public(data: bytes) -> PublicKey:
     """Return the public key in a file's bytes: PEM or DER of SubjectPublicKeyInfo, PKCS#1 or a certificate.
 

@@ -47,11 +47,13 @@ class Token:
 
     def environ(self) -> dict[str, str]:
         """The environment of a user who has this token, an empty home and nothing else."""
-        home = self.folder / "home"
+        home, run = self.folder / "home", self.folder / "run"
         home.mkdir(exist_ok=True)
+        run.mkdir(mode=0o700, exist_ok=True)
         return {
             "PATH": os.environ["PATH"],
             "HOME": str(home),
+            "XDG_RUNTIME_DIR": str(run),  # without it the cache would be that of whoever runs the tests
             "LANG": "C.UTF-8",
             "SOFTHSM2_CONF": str(self.conf),
             "HSMJWT_MODULE": self.module,
@@ -139,7 +141,8 @@ def token(tmp_path: Path, token_template: Token) -> Token:
     """A token of the test's own."""
     folder = tmp_path / "token"
     shutil.copytree(token_template.folder, folder)
-    shutil.rmtree(folder / "home", ignore_errors=True)
+    for name in ("home", "run"):
+        shutil.rmtree(folder / name, ignore_errors=True)
     copy = Token(folder, token_template.module)
     copy.write_conf()
     return copy

@@ -8,7 +8,7 @@ import pwd
 import pytest
 
 from hsmjwt.errors import ConfigError
-from hsmjwt.folders import cache_dir, config_files, home, state_dir
+from hsmjwt.folders import cache_dir, cache_dirs, config_files, home, state_dir
 
 UID = os.geteuid()
 NOBODY = 4_000_000_000  # a user that no database knows
@@ -48,6 +48,18 @@ def test_the_disk_is_last_and_may_be_moved(tmp_path):
     assert cache_dir(environ, UID, run="/nowhere").path == f"{tmp_path}/hsmjwt"
     environ["XDG_CACHE_HOME"] = "relative"
     assert cache_dir(environ, UID, run="/nowhere").path == "/h/.cache/hsmjwt"
+
+
+def test_tokens_may_lie_in_each_folder_that_was_ever_the_best(tmp_path):
+    named, own, disk = (tmp_path / name for name in ("named", str(UID), "disk"))
+    for folder in (named, own):
+        folder.mkdir(mode=0o700)
+    environ = {"XDG_RUNTIME_DIR": str(named), "XDG_CACHE_HOME": str(disk)}
+    found = cache_dirs(environ, UID, run=str(tmp_path))
+    assert [place.path for place in found] == [f"{folder}/hsmjwt" for folder in (named, own, disk)]
+    assert [place.on_disk for place in found] == [False, False, True]
+    environ = {"XDG_RUNTIME_DIR": str(own), "XDG_CACHE_HOME": str(own)}
+    assert [place.on_disk for place in cache_dirs(environ, UID, run=str(tmp_path))] == [False]
 
 
 def test_state_lies_below_the_home_or_where_the_variable_says():

@@ -10,8 +10,9 @@ from typer import Argument, Typer
 
 from hsmjwt import compose
 from hsmjwt.cli import device as devices
-from hsmjwt.cli.flags import Shared, takes
+from hsmjwt.cli.flags import Plain, takes
 from hsmjwt.cli.run import Run
+from hsmjwt.errors import ConfigError
 from hsmjwt.oauth.profile import DEFAULT_MIN_TTL
 
 
@@ -30,7 +31,9 @@ Examples:
   hsmjwt cache list
   hsmjwt cache list --json
 """
-_CLEAR = """Remove cached access tokens, all or those of a profile: from then on the device is needed again.
+_CLEAR = """Remove cached access tokens, all or those of a profile.
+
+From then on the device is needed again.
 
 \b
 Examples:
@@ -39,11 +42,10 @@ Examples:
 """
 
 
-@takes(shared=Shared)
-def list_tokens(run: Run, *, shared: Shared) -> None:
+@takes(plain=Plain)
+def list_tokens(run: Run, *, plain: Plain) -> None:
     """List tokens."""
-    run.limit(shared.timeout)
-    store = compose.file_store(devices.surroundings(run))
+    run.limit(plain.timeout)
     now = time.time()
     rows: list[dict[str, Any]] = [
         {
@@ -52,9 +54,10 @@ def list_tokens(run: Run, *, shared: Shared) -> None:
             "expires_at": dt.datetime.fromtimestamp(int(entry.expires_at), tz=dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "fresh": entry.fresh(now, DEFAULT_MIN_TTL),
         }
-        for entry in (store.entries() if store else [])
+        for store in compose.file_stores(devices.surroundings(run))
+        for entry in store.entries()
     ]
-    if shared.json:
+    if plain.json:
         run.console.result_json(rows)
         return
     run.console.table(
@@ -66,18 +69,27 @@ def list_tokens(run: Run, *, shared: Shared) -> None:
     )
 
 
-@takes(shared=Shared)
+@takes(plain=Plain)
 def clear(
     run: Run,
     *,
     profile: Annotated[str | None, Argument(metavar="[PROFILE]", help="Only this profile's tokens.")] = None,
-    shared: Shared,
+    plain: Plain,
 ) -> None:
     """Remove tokens."""
-    run.limit(shared.timeout)
-    store = compose.file_store(devices.surroundings(run))
-    count = store.clear(profile) if store else 0
-    if shared.json:
+    run.limit(plain.timeout)
+    count = 0
+    failure = None
+    for store in compose.file_stores(devices.surroundings(run)):
+        try:
+            count += store.clear(profile)
+        except ConfigError as error:  # the other folders are cleared all the same
+            failure = failure or error
+    if failure is not None:
+        raise failure
+    if plain.json:
         run.console.result_json({"removed": count})
+    elif profile is not None and count == 0:
+        run.console.warn(f"no token of the profile '{profile}' is cached")
     else:
         run.console.note(f"removed {count}")

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from typer import Option, Typer
 
-from hsmjwt import compose, demo
+from hsmjwt import compose, custody, demo
 from hsmjwt.cli import device as devices
 from hsmjwt.cli.flags import takes
 from hsmjwt.cli.output import Console
@@ -36,9 +36,10 @@ def add(app: Typer) -> None:
     app.command("demo", help=_DEMO)(show)
 
 
-_DEMO = """Show the whole flow on a throwaway SoftHSM2 token and an authorization server on this machine.
+_DEMO = """Show the whole flow on a throwaway token and a local server.
 
-With --serve the server stays up; with --client and --public-key it runs alone and prints its URL once it listens.
+A SoftHSM2 token is made in a temporary folder, and the authorization server runs on this machine. With --serve it
+stays up; with --client and --public-key it runs alone and prints its URL once it listens.
 
 \b
 Examples:
@@ -57,7 +58,7 @@ def show(
     public_key: Annotated[
         str | None, Option("--public-key", metavar="FILE", help="The client's public key, PEM or DER.")
     ] = None,
-    port: Annotated[int, Option("--port", metavar="N", help="The server's port (a free one).")] = 0,
+    port: Annotated[int, Option("--port", metavar="N", help="The server's port (a free one).", show_default=False)] = 0,
     timeout: Annotated[str | None, Option("--timeout", metavar="DURATION", help="End after this long (60s).")] = None,
     verbose: Annotated[bool, Option("--verbose", help="Say what is done.")] = False,
     json: Annotated[bool, Option("--json", help="Print a summary as JSON instead of the steps.")] = False,
@@ -81,7 +82,7 @@ def show(
 
 
 def _serve_alone(run: Run, client: str, public_key: str, port: int) -> None:
-    pem = compose.public_pem(compose.load_public(compose.read_file(public_key)))
+    pem = compose.public_pem(devices.read_public(run, public_key))
     demo.serve([demo.Client(client_id=client, public_key_pem=pem)], port, run.console.result)
 
 
@@ -105,11 +106,11 @@ class _Walk:
         choice = self._choice(token, "pkcs11:token=demo")
         opened = Devices(self._settings, LoginRules(), self._around())
         new = parse_new_key("rsa:2048", "demo-key", None)
-        uri = wait(lambda: compose.generate_key(opened, choice, new))
+        uri = wait(lambda: custody.generate_key(opened, choice, new))
         key = self._choice(token, uri)
-        about = wait(lambda: compose.show_key(opened, key))
+        about = wait(lambda: custody.show_key(opened, key))
         self._say("an RSA key, born on the token", uri, _born(about))
-        pem = compose.public_pem(wait(lambda: compose.public_key(opened, key)))
+        pem = compose.public_pem(wait(lambda: custody.public_key(opened, key)))
         client = demo.Client(client_id=_CLIENT, public_key_pem=pem)
         with demo.DemoServer([client], port) as server:
             self._say("an authorization server that verifies", f"{server.url} knows the public half of {_CLIENT}'s key")
@@ -131,11 +132,11 @@ class _Walk:
         )
         broker = compose.token_broker(opened, profile, cached=True)
         first = self._run.wait(broker.token)
-        life = first.token.expires_at
+        life = 0.0 if first.token.expires_at is None else first.token.expires_at - first.token.fetched_at
         self._say(
             "an access token, for a new assertion",
             f"POST {server.token_url} answered with a {first.token.token_type} token",
-            f"it has {len(first.token.value)} characters and lives {0 if life is None else life - first.token.fetched_at:.0f} s",
+            f"it has {len(first.token.value)} characters and lives {life:.0f} s",
         )
         answer = self._run.wait(lambda: _whoami(server.url, first.token.value))
         self._say("a protected resource, opened with it", f"GET {server.url}/api/whoami says {json.dumps(answer)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from hsmjwt import config
+from hsmjwt import compose, config
 from hsmjwt.cli.flags import Device, Shared
 from hsmjwt.cli.prompt import terminal_prompt
 from hsmjwt.cli.run import Run
@@ -12,9 +12,12 @@ from hsmjwt.compose import PROMPT, DeviceChoice, Devices, Surroundings
 from hsmjwt.config import Settings
 from hsmjwt.errors import ConfigError, UsageError
 from hsmjwt.hsm.login import LoginRules
-from hsmjwt.hsm.uri import KeyUri
+from hsmjwt.hsm.uri import KeyUri, parse
+from hsmjwt.jose.keys import PublicKey
 from hsmjwt.keychoice import choose_key
 from hsmjwt.nearest import did_you_mean
+
+_LARGEST_KEY = 1024 * 1024  # bytes of a public key or certificate
 
 
 def surroundings(run: Run) -> Surroundings:
@@ -40,23 +43,43 @@ def load_settings(shared: Shared) -> Settings:
     return config.load(shared.config, os.environ)
 
 
+def read_public(run: Run, path: str) -> PublicKey:
+    """Read a public key from a file; raises UsageError where there is none that can be read."""
+    wanted = "a public key or a certificate belongs there, as PEM or DER"
+    data = run.read(path, _LARGEST_KEY, what=f"'{path}'", hint=wanted)
+    try:
+        return compose.load_public(data)
+    except UsageError as error:
+        raise UsageError(f"'{path}': {error.message}", hint=error.hint or wanted) from None
+
+
 def choose(
-    run: Run, settings: Settings, device: Device, *, named: str | None = None, needed: bool = True
+    run: Run,
+    settings: Settings,
+    device: Device,
+    *,
+    named: str | None = None,
+    needed: bool = True,
+    missing: str = "--key 'pkcs11:token=…;object=…', or HSMJWT_KEY",
 ) -> DeviceChoice:
     """Turn flags, a key table and the environment into a choice of module, key and login.
 
     `named` is the command's own argument: a URI or `keys.NAME`. Where no key is named at all, `needed` decides between
-    UsageError and the URI that fits everything; without it HSMJWT_KEY does not count, since a listing is no use of a
-    key.
+    UsageError, whose hint is `missing`, and the URI that fits everything; without it HSMJWT_KEY does not count, since a
+    listing is no use of a key.
     """
-    if named is not None and device.key is not None:
-        raise UsageError("the key is given twice, as an argument and with --key", hint="leave one of them out")
+    if named is not None:
+        if device.key is not None:
+            raise UsageError("the key is given twice, as an argument and with --key", hint="leave one of them out")
+        if not named.startswith("keys."):
+            parse(named)  # here, so that the message does not call it --key
     text = named if named is not None else device.key
     table = None
     if text is not None and text.startswith("keys."):
         table, text = text.removeprefix("keys."), None
         if table not in settings.keys:
-            raise ConfigError(f"the config has no key '{table}'", hint=did_you_mean(table, settings.keys, noun="keys"))
+            hint = did_you_mean(table, settings.keys, noun="keys") if settings.path else "--config FILE names a config"
+            raise ConfigError(f"there is no key '{table}' in the config", hint=hint)
     environ = dict(os.environ)
     if not needed:
         environ.pop("HSMJWT_KEY", None)
@@ -64,7 +87,7 @@ def choose(
     for warning in chosen.warnings:
         run.console.warn(f"warning: {warning}")
     if chosen.uri is None and needed:
-        raise UsageError("no key is named", hint="--key 'pkcs11:token=…;object=…', or HSMJWT_KEY")
+        raise UsageError("no key is named", hint=missing)
     return DeviceChoice(
         uri=chosen.uri or KeyUri(),
         module=chosen.module,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Annotated, Any
 
 import msgspec
@@ -12,12 +15,18 @@ from typer import Argument, Typer
 from hsmjwt import compose
 from hsmjwt.cli import device as devices
 from hsmjwt.cli import signing
-from hsmjwt.cli.flags import Claims, Device, Exchange, Shared, takes
+from hsmjwt.cli.flags import Claims, Device, Endpoint, Shared, takes
 from hsmjwt.cli.output import one_line
 from hsmjwt.cli.run import Run
 from hsmjwt.compose import DeviceChoice, Devices
-from hsmjwt.errors import ConfigError, HsmjwtError
+from hsmjwt.config import Settings
+from hsmjwt.errors import ConfigError, HsmjwtError, NetworkError, ServerError, UsageError
+from hsmjwt.guard.policy import check_clock
 from hsmjwt.jose.algorithms import ALGORITHMS, by_default
+from hsmjwt.oauth.endpoint import check_endpoint
+from hsmjwt.oauth.exchange import Answer, clock_difference
+from hsmjwt.oauth.failure import RETRIED
+from hsmjwt.oauth.named import flag
 from hsmjwt.oauth.profile import Profile
 
 _CLOCKS_AGREE = 5.0  # seconds
@@ -38,9 +47,9 @@ def add(app: Typer) -> None:
     app.command("doctor", help=_DOCTOR)(doctor)
 
 
-_DOCTOR = """Look at each step from the module to the server, and say what to do about those that fail.
+_DOCTOR = """Look at each step from the module to the server.
 
-Logs in once, signs nothing, and sends no assertion.
+Says what to do about each that fails. Logs in once, signs nothing, and sends no assertion.
 
 \b
 Examples:
@@ -49,27 +58,33 @@ Examples:
 """
 
 
-@takes(device=Device, shared=Shared)
+@takes(endpoint=Endpoint, device=Device, shared=Shared)
 def doctor(
     run: Run,
     *,
     profile: Annotated[str | None, Argument(metavar="[PROFILE]", help="A profile of the config.")] = None,
-    token_url: Annotated[str | None, signing.TokenUrl] = None,
+    endpoint: Endpoint,
     device: Device,
     shared: Shared,
 ) -> int:
     """Look at everything."""
     run.limit(shared.timeout)
     settings = devices.load_settings(shared)
-    wanted = _profile(run, profile, device, shared, settings)
-    if wanted is not None:
+    wanted = None
+    default = os.environ.get("HSMJWT_PROFILE") or settings.default_profile
+    if profile is not None or (endpoint.token_url is None and default):
+        settings, wanted = signing.profile_of(run, profile, Claims(), device=device, shared=shared, exchange=None)
         choice = compose.choice_of(wanted)
-        token_url = token_url or wanted.token_url
     else:
-        choice = devices.choose(run, settings, device, needed=False)
+        choice = _choice(run, settings, device)
+    if endpoint.token_url is not None:
+        try:
+            check_endpoint(endpoint.token_url)
+        except UsageError as error:
+            raise flag("--token-url").fault(error.message, hint=error.hint) from None
     opened = devices.open_with(run, settings, device)
-    findings = run.wait(lambda: _on_the_token(opened, choice, wanted))
-    findings += run.wait(lambda: _at_the_server(opened, wanted, token_url))
+    findings = _on_the_token(run, opened, choice, wanted)
+    findings += _at_the_server(run, opened, wanted, endpoint)
     if shared.json:
         rows: list[dict[str, Any]] = [
             {"check": each.check, "ok": each.ok, "detail": each.detail, "hint": each.hint} for each in findings
@@ -80,43 +95,44 @@ def doctor(
     return next((each.exit for each in findings if each.ok is False), 0)
 
 
-def _profile(run: Run, name: str | None, device: Device, shared: Shared, settings: Any) -> Profile | None:
-    """Return the profile that is asked for, None where there is none and flags or environment name the key."""
-    if name is None and not os.environ.get("HSMJWT_PROFILE") and settings.default_profile is None:
-        return None
-    return signing.profile_of(run, name, Claims(), device=device, shared=shared, exchange=Exchange())[1]
+def _choice(run: Run, settings: Settings, device: Device) -> DeviceChoice:
+    """Choose by flags and environment alone; where they name no key, every token and key is meant."""
+    named = device.key is not None or bool(os.environ.get("HSMJWT_KEY"))
+    return devices.choose(run, settings, device, needed=named)
 
 
 class _Steps:
-    """Runs checks that build on each other: after a failure the rest is not tried."""
+    """Runs checks that build on each other: after a failure, the end of the time included, the rest is not tried."""
 
-    def __init__(self) -> None:
+    def __init__(self, run: Run) -> None:
         self.findings: list[Finding] = []
+        self._run = run
         self._failed = False
 
-    def do(self, check: str, step: Callable[[], str]) -> None:
-        if self._failed:
-            self.findings.append(Finding(check, None, "not tried"))
+    def do(self, check: str, step: Callable[[], str | None]) -> None:
+        """Run a check; it returns what was seen, None where nothing can be said."""
+        if self._failed or self._run.deadline.over():
+            self.findings.append(Finding(check, None, "not tried" if self._failed else "not tried: no time was left"))
             return
         try:
-            self.findings.append(Finding(check, ok=True, detail=step()))
+            detail = self._run.wait(step)
+            ok = None if detail is None else True
+            self.findings.append(Finding(check, ok, detail or "nothing to compare with"))
         except HsmjwtError as error:
             self._failed = True
             self.findings.append(Finding(check, ok=False, detail=error.message, hint=error.hint, exit=error.exit_code))
 
 
-def _on_the_token(opened: Devices, choice: DeviceChoice, profile: Profile | None) -> list[Finding]:
+def _on_the_token(run: Run, opened: Devices, choice: DeviceChoice, profile: Profile | None) -> list[Finding]:
     from hsmjwt.hsm.login import decide_flags
     from hsmjwt.hsm.signer import Pkcs11Signer
 
     found: dict[str, Any] = {}
     credentials = opened.login(choice)  # one for both uses: its PIN is read once
-    steps = _Steps()
 
     def module() -> str:
         found["module"] = opened.module(choice)
-        about = found["module"].library.lib
-        return f"{found['module'].choice.path}: {about.library_description}, {about.manufacturer_id}"
+        return f"{found['module'].choice.path} ({found['module'].choice.why})"
 
     def token() -> str:
         found["slot"] = found["module"].find_token(choice.uri)
@@ -131,6 +147,8 @@ def _on_the_token(opened: Devices, choice: DeviceChoice, profile: Profile | None
         found["module"].login(found["slot"], credentials)
         if not found["slot"].login.login_required:
             return "the token needs none"
+        if choice.pin_source.kind == "none":
+            return "left out, as the PIN source 'none' asks for"
         return f"with the PIN from {choice.pin_source.noted}"
 
     def key() -> str:
@@ -143,6 +161,7 @@ def _on_the_token(opened: Devices, choice: DeviceChoice, profile: Profile | None
         alg = ALGORITHMS[name] if name else by_default(signer.public_key)
         return f"{alg.name} by " + " or ".join(f"CKM_{way.mechanism}" for way in signer.ways(alg))
 
+    steps = _Steps(run)
     for check in (module, token, flags, login, key, mechanism):
         steps.do(check.__name__, check)
     if "module" in found:
@@ -150,30 +169,49 @@ def _on_the_token(opened: Devices, choice: DeviceChoice, profile: Profile | None
     return steps.findings
 
 
-def _at_the_server(opened: Devices, profile: Profile | None, token_url: str | None) -> list[Finding]:
-    if token_url is None:
-        return [Finding("endpoint", None, "no token URL is known"), Finding("clock", None, "not tried")]
-    found: dict[str, Any] = {}
-    steps = _Steps()
+def _at_the_server(run: Run, opened: Devices, profile: Profile | None, named: Endpoint) -> list[Finding]:
+    url = named.token_url
+    if url is None and profile is not None:
+        url = profile.token_url
+    seen: list[Answer] = []
 
     def endpoint() -> str:
-        status, found["difference"] = compose.probe(opened, profile, token_url)
-        return f"{token_url} answers ({status} to a GET without an assertion)"
+        answer = compose.probe(opened, profile, url or "", named.ca_file)
+        said = f"{answer.status} ({_phrase(answer.status)})"
+        if answer.status in RETRIED:
+            raise NetworkError(f"{url} answers {said}", hint="the server, or what stands before it, asks for patience")
+        if answer.status in (HTTPStatus.MOVED_PERMANENTLY, HTTPStatus.PERMANENT_REDIRECT):
+            where = one_line(answer.header("Location") or "nowhere")
+            hint = "an assertion is never sent on: the token URL must be the one that answers"
+            raise ServerError(f"{url} answers {said}, to '{where}'", hint=hint)
+        seen.append(answer)
+        return f"{url} answers a GET without an assertion: {said}"
 
-    def clock() -> str:
-        difference = found["difference"]
+    def clock() -> str | None:
+        check_clock(time.time())
+        difference = clock_difference(seen[0]) if seen else None
         if difference is None:
-            return "the server tells no time"
+            return None
         if abs(difference) > _CLOCKS_AGREE:
             side = "behind" if difference > 0 else "ahead of"
-            raise ConfigError(
-                f"this clock is {abs(difference):.0f} s {side} the server's", hint="timedatectl set-ntp true"
-            )
-        return f"within {abs(difference):.0f} s of the server's"
+            hint = "if this one is wrong: timedatectl set-ntp true"
+            raise ConfigError(f"this clock is {abs(difference):.0f} s {side} the server's", hint=hint)
+        return f"within {max(1, math.ceil(abs(difference)))} s of the server's"
 
-    steps.do("endpoint", endpoint)
-    steps.do("clock", clock)
-    return steps.findings
+    steps, others = _Steps(run), _Steps(run)
+    if url is None:
+        steps.findings.append(Finding("endpoint", None, "no token URL is known"))
+    else:
+        steps.do("endpoint", endpoint)
+    others.do("clock", clock)  # whose year can be wrong without any server
+    return steps.findings + others.findings
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase.lower()
+    except ValueError:
+        return "no status that HTTP knows"
 
 
 def _lines(finding: Finding) -> list[str]:

@@ -6,38 +6,44 @@ import errno
 import importlib
 import itertools
 import os
-import signal
 import sys
-import traceback
 from collections.abc import Sequence
-from types import FrameType
 from typing import Any
 
 from hsmjwt import __version__
-from hsmjwt.cli.output import ClosedPipeError, Console, one_line, unwritable
+from hsmjwt.cli.main import INTERRUPTED, TERMINATED, StoppedError
+from hsmjwt.cli.output import ClosedPipeError, Console, unwritable
 from hsmjwt.cli.run import Run
-from hsmjwt.errors import HsmjwtError, UsageError
+from hsmjwt.errors import HsmjwtError
 
 VERBS = {
-    "cache": "hsmjwt.cli.cache",
-    "demo": "hsmjwt.cli.demo",
-    "doctor": "hsmjwt.cli.doctor",
+    "sign": "hsmjwt.cli.sign",
+    "token": "hsmjwt.cli.token",
     "header": "hsmjwt.cli.token",
     "inspect": "hsmjwt.cli.jwt",
-    "key": "hsmjwt.cli.key",
-    "sign": "hsmjwt.cli.sign",
-    "slot": "hsmjwt.cli.slot",
-    "softhsm": "hsmjwt.cli.softhsm",
-    "token": "hsmjwt.cli.token",
     "verify": "hsmjwt.cli.jwt",
+    "doctor": "hsmjwt.cli.doctor",
+    "demo": "hsmjwt.cli.demo",
+    "slot": "hsmjwt.cli.slot",
+    "key": "hsmjwt.cli.key",
+    "cache": "hsmjwt.cli.cache",
+    "softhsm": "hsmjwt.cli.softhsm",
 }
-"""Every verb and the file that adds it; only the one that is called is loaded."""
+"""Every verb and the file that adds it, as help lists them; only the one that is called is loaded."""
 
+_HELP = """Sign OAuth assertions with a key that never leaves its PKCS#11 token, and exchange them for access tokens.
+
+\b
+Examples:
+  hsmjwt demo
+  hsmjwt header adobe | curl -H @- https://api.example.com/reports
+
+\b
+hsmjwt COMMAND --help   explains a command
+hsmjwt --version        tells the version; --json adds Python's and more
+"""
 _SHOWS_LAST = ("--json", "--output=json")
-
-
-class TerminatedError(BaseException):
-    """SIGTERM: raised in the main thread, so that it ends like Ctrl-C does."""
+_CLOSED_PIPE = 141  # what a shell shows for a death by SIGPIPE
 
 
 def gate(argv: Sequence[str]) -> int:
@@ -46,49 +52,46 @@ def gate(argv: Sequence[str]) -> int:
         if stream is not None:
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     console = Console(verbose="--verbose" in argv, as_json=_wants_json(argv))
-    run = Run(console)
+    run = Run(console, argv)
     try:
-        signal.signal(signal.SIGTERM, _terminate)
         return _run(list(argv), run)
     except HsmjwtError as error:
         console.error(error)
         return error.exit_code
     except ClosedPipeError:
-        return 141
+        return _CLOSED_PIPE
     except KeyboardInterrupt:
         run.deadline.abandon()
         console.error(_Interrupted("interrupted"))
-        return 130
-    except TerminatedError:
+        return INTERRUPTED
+    except StoppedError:
         run.deadline.abandon()
         console.error(_Terminated("terminated"))
-        return 143
+        return TERMINATED
     except Exception as error:  # noqa: BLE001 - the last line of defence: a traceback could show secrets
-        console.error(_bug(error))
-        if console.verbose:
-            for place in traceback.extract_tb(error.__traceback__):
-                console.note(f"at {place.filename}:{place.lineno} in {place.name}")
+        _report_bug(console, error)
         return 1
     finally:
         run.deadline.abandon()
 
 
 def _run(argv: list[str], run: Run) -> int:
-    console = run.console
-    if not argv or argv == ["--help"]:
+    verb = argv[0] if argv else "--help"
+    if verb in VERBS:
+        return _typer([verb], argv, run)
+    if verb.startswith("-") and "--help" in (verb, *argv):
         return _typer(list(VERBS), ["--help"], run)
-    if argv[0] == "--version" and set(argv[1:]) <= {"--json"}:
-        if console.as_json:
+    if verb == "--version" and set(argv[1:]) <= {"--json"}:
+        if run.console.as_json:
             from hsmjwt.cli.version import about
 
-            console.result_json(about())
+            run.console.result_json(about())
         else:
-            console.result(f"hsmjwt {__version__}")
+            run.console.result(f"hsmjwt {__version__}")
         return 0
-    verb = argv[0]
-    if verb not in VERBS:
-        raise _unknown(verb)
-    return _typer([verb], argv, run)
+    from hsmjwt.cli.usage import unknown_verb
+
+    raise unknown_verb(argv, VERBS)
 
 
 def _typer(verbs: list[str], argv: list[str], run: Run) -> int:
@@ -96,7 +99,7 @@ def _typer(verbs: list[str], argv: list[str], run: Run) -> int:
 
     app = typer.Typer(
         name="hsmjwt",
-        help="Sign OAuth assertions with a key that never leaves its PKCS#11 token.",
+        help=_HELP,
         add_completion=False,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
@@ -117,16 +120,20 @@ def _typer(verbs: list[str], argv: list[str], run: Run) -> int:
     except Exception as error:
         if not hasattr(error, "format_message"):
             raise
-        raise _usage(error) from None
-    if isinstance(action, int):
-        if sys.stdout is None:
-            raise unwritable(OSError(errno.EBADF, os.strerror(errno.EBADF)))
-        return action
-    return (action(run) or 0) if callable(action) else 0
+        from hsmjwt.cli.usage import of_typer
+
+        raise of_typer(error, command, argv) from None
+    if callable(action):
+        return action(run) or 0
+    if action == INTERRUPTED:  # typer's answer to Ctrl-C
+        raise KeyboardInterrupt
+    if sys.stdout is None:  # it printed help, and does not see that nobody got it
+        raise unwritable(OSError(errno.EBADF, os.strerror(errno.EBADF)))
+    return int(action or 0)
 
 
 def _root() -> None:
-    """Sign OAuth assertions with a key that never leaves its PKCS#11 token, and exchange them for access tokens."""
+    """Nothing that concerns all commands comes before one."""
 
 
 class _Interrupted(HsmjwtError):
@@ -137,35 +144,20 @@ class _Terminated(HsmjwtError):
     exit_code, code = 143, "interrupted"
 
 
-def _terminate(_number: int, _frame: FrameType | None) -> None:
-    raise TerminatedError
-
-
-def _bug(error: Exception) -> HsmjwtError:
+def _report_bug(console: Console, error: Exception) -> None:
     """Name the place of an error nobody foresaw, and nothing of its text, which may hold anything."""
-    places = [place for place in traceback.extract_tb(error.__traceback__) if "hsmjwt" in place.filename]
-    where = f" at {os.path.basename(places[-1].filename)}:{places[-1].lineno}" if places else ""
-    return HsmjwtError(
-        f"a bug in hsmjwt {__version__}: {type(error).__name__}{where}",
-        hint="please report this line and what you did; --verbose adds the way that led there, and no values",
+    import traceback
+
+    ways = traceback.extract_tb(error.__traceback__)
+    ours = [place for place in ways if f"{os.sep}hsmjwt{os.sep}" in place.filename]
+    where = f" at {os.path.basename(ours[-1].filename)}:{ours[-1].lineno}" if ours else ""
+    console.error(
+        HsmjwtError(
+            f"a bug in hsmjwt {__version__}: {type(error).__name__}{where}",
+            hint="please report this line and what you did; --verbose adds the way that led there, and no values",
+        ),
+        [f"at {place.filename}:{place.lineno} in {place.name}" for place in ways],
     )
-
-
-def _usage(error: Any) -> UsageError:
-    """Say what typer found wrong, our way."""
-    text = one_line(error.format_message().split("\n")[0].strip().rstrip("."))
-    context = getattr(error, "ctx", None)
-    path = context.command_path if context is not None else "hsmjwt"
-    return UsageError(text[:1].lower() + text[1:], hint=f"{path} --help shows the flags")
-
-
-def _unknown(verb: str) -> UsageError:
-    from hsmjwt.nearest import nearest
-
-    near = nearest(verb, VERBS)
-    hint = f"did you mean '{near}'?" if near else "hsmjwt --help lists them"
-    kind = "flag" if verb.startswith("-") else "command"
-    return UsageError(f"there is no {kind} '{one_line(verb)}'", hint=hint)
 
 
 def _wants_json(argv: Sequence[str]) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import sys
 import time
 from typing import Annotated, Any
 
@@ -12,7 +11,7 @@ from typer import Argument, Option, Typer
 
 from hsmjwt import compose
 from hsmjwt.cli import device as devices
-from hsmjwt.cli.flags import Device, Shared, takes
+from hsmjwt.cli.flags import Device, Plain, Shared, takes
 from hsmjwt.cli.output import one_line
 from hsmjwt.cli.run import Run, duration
 from hsmjwt.errors import DeviceError, HsmjwtError, PolicyError, UsageError
@@ -49,11 +48,11 @@ Examples:
 """
 
 
-@takes(shared=Shared)
-def inspect(run: Run, *, jwt: Jwt, shared: Shared) -> None:
+@takes(shared=Plain)
+def inspect(run: Run, *, jwt: Jwt, shared: Plain) -> None:
     """Decode a JWT."""
     run.limit(shared.timeout)
-    parts = _parts(jwt)
+    parts = _parts(run, jwt)
     if shared.json:
         run.console.result_json(
             {"header": parts.header, "claims": parts.claims, "signature_bytes": len(parts.signature)}
@@ -76,29 +75,31 @@ def verify(
     aud: Annotated[list[str] | None, Option("--aud", metavar="TEXT", help="What aud must name.")] = None,
     iss: Annotated[str | None, Option("--iss", metavar="TEXT", help="What iss must be.")] = None,
     typ: Annotated[str | None, Option("--typ", metavar="TEXT", help="What the header's typ must be.")] = None,
-    leeway: Annotated[str, Option("--leeway", metavar="DURATION", help="How far clocks may differ.")] = "0",
+    leeway: Annotated[str | None, Option("--leeway", metavar="DURATION", help="How far clocks may differ (0).")] = None,
     no_time: Annotated[bool, Option("--no-time", help="Do not look at exp and nbf.")] = False,
     device: Device,
     shared: Shared,
 ) -> int:
     """Verify a JWT."""
     run.limit(shared.timeout)
-    slack = duration("--leeway", leeway)
+    slack = duration("--leeway", leeway or "0")
     named = [
         flag for flag, value in (("--public-key", public_key), ("--certificate", certificate)) if value is not None
     ]
     named += ["--key"] if device.key is not None else []
     if len(named) > 1:
         raise UsageError(f"several keys are given: {', '.join(named)}", hint="name one of them")
-    parts = _parts(jwt)
+    parts = _parts(run, jwt)
     if public_key is not None or certificate is not None:
-        key: PublicKey = compose.load_public(compose.read_file(public_key or certificate or ""))
         shown = public_key or certificate or ""
+        key: PublicKey = devices.read_public(run, shown)
     else:
+        from hsmjwt import custody
+
         settings = devices.load_settings(shared)
-        choice = devices.choose(run, settings, device)
+        choice = devices.choose(run, settings, device, missing="--key, --public-key or --certificate names one")
         opened = devices.open_with(run, settings, device)
-        key = run.wait(lambda: compose.public_key(opened, choice))
+        key = run.wait(lambda: custody.public_key(opened, choice))
         shown = str(choice.uri)
     verdict = compose.judge(
         parts, key, now=time.time(), aud=aud or None, iss=iss, typ=typ, leeway=slack, check_time=not no_time
@@ -121,24 +122,14 @@ def verify(
     return verdict.exit_code
 
 
-def _parts(jwt: str) -> Parts:
-    text = _stdin() if jwt == "-" else jwt
+def _parts(run: Run, jwt: str) -> Parts:
     try:
+        text = jwt if jwt != "-" else run.read("-", _LONGEST, what="stdin", hint="pipe a token into hsmjwt").decode()
         return split(trim(text))
-    except EncodingFault as error:
-        raise UsageError(f"this is no JWT that can be read: {error}") from None
-
-
-def _stdin() -> str:
-    if sys.stdin is None or sys.stdin.isatty():
-        raise UsageError("there is nothing on stdin", hint="pipe a token into hsmjwt, or give it as the argument")
-    data = sys.stdin.buffer.read(_LONGEST + 1)
-    if len(data) > _LONGEST:
-        raise UsageError(f"there are more than {_LONGEST} bytes on stdin", hint="a token is shorter than that")
-    try:
-        return data.decode()
     except UnicodeDecodeError:
         raise UsageError("what is on stdin is not UTF-8 text") from None
+    except EncodingFault as error:
+        raise UsageError(f"this is no JWT that can be read: {error}") from None
 
 
 def _members(members: dict[str, Any], *, times: bool) -> list[str]:

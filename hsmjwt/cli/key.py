@@ -10,7 +10,8 @@ from typer import Argument, Option, Typer
 
 from hsmjwt import compose
 from hsmjwt.cli import device as devices
-from hsmjwt.cli.flags import Device, Shared, takes
+from hsmjwt.cli.flags import Device, Patient, Place, Shared, takes
+from hsmjwt.cli.output import one_line
 from hsmjwt.cli.run import Run
 from hsmjwt.errors import UsageError
 
@@ -38,9 +39,9 @@ Examples:
   hsmjwt key list --key 'pkcs11:token=prod' --pin-source prompt
   hsmjwt key list --json
 """
-_GENERATE = """Make a key pair on the token, for signatures only, and print the private key's URI.
+_GENERATE = """Make a key pair on the token, and print its URI.
 
-The private key is sensitive and not extractable: it cannot leave the token.
+The private key is for signatures only, sensitive and not extractable: it cannot leave the token.
 
 \b
 Examples:
@@ -54,7 +55,7 @@ Examples:
   hsmjwt key show 'pkcs11:token=prod;object=adobe-jwt'
   hsmjwt key show keys.adobe --json
 """
-_EXPORT = """Print a key's public half, as PEM (SubjectPublicKeyInfo) unless another form is asked for.
+_EXPORT = """Print a key's public half: PEM, DER or a JWK.
 
 \b
 Examples:
@@ -63,14 +64,16 @@ Examples:
 """
 
 
-@takes(device=Device, shared=Shared)
-def list_keys(run: Run, *, device: Device, shared: Shared) -> None:
+@takes(device=Place, shared=Shared)
+def list_keys(run: Run, *, device: Place, shared: Shared) -> None:
     """List keys."""
+    from hsmjwt import custody
+
     run.limit(shared.timeout)
     settings = devices.load_settings(shared)
     choice = devices.choose(run, settings, device, needed=False)
     opened = devices.open_with(run, settings, device)
-    rows = run.wait(lambda: compose.list_keys(opened, choice))
+    rows = run.wait(lambda: custody.list_keys(opened, choice))
     if shared.json:
         run.console.result_json(rows)
         return
@@ -93,17 +96,20 @@ def list_keys(run: Run, *, device: Device, shared: Shared) -> None:
     )
 
 
-@takes(device=Device, shared=Shared)
+@takes(device=Place, shared=Patient)
 def generate(
     run: Run,
     *,
     label: Annotated[str | None, Option("--label", metavar="TEXT", help="The new key's label.")] = None,
-    type: Annotated[str, Option("--type", metavar="TYPE", help="rsa:2048, rsa:3072 or rsa:4096.")] = "rsa:3072",  # noqa: A002
-    id: Annotated[str | None, Option("--id", metavar="HEX", help="The new key's id (from its public key).")] = None,  # noqa: A002
-    device: Device,
-    shared: Shared,
+    kind: Annotated[
+        str | None, Option("--type", metavar="TYPE", help="rsa:2048, rsa:3072 (the default) or rsa:4096.")
+    ] = None,
+    key_id: Annotated[str | None, Option("--id", metavar="HEX", help="The new key's id (from its public key).")] = None,
+    device: Place,
+    shared: Patient,
 ) -> None:
     """Make a key."""
+    from hsmjwt import custody
     from hsmjwt.hsm.keygen import parse_new_key
 
     run.limit(shared.timeout, _GENERATE_TIMEOUT)
@@ -114,11 +120,13 @@ def generate(
         raise UsageError("the new key has no label", hint="--label TEXT, or object=… in the URI")
     if choice.uri.object not in (None, name):
         raise UsageError("--label and the URI's object differ", hint="leave one of them out")
-    new = parse_new_key(type, name, id)
-    if new.id is None and choice.uri.id is not None:
+    new = parse_new_key(kind or "rsa:3072", name, key_id)
+    if choice.uri.id is not None:
+        if new.id not in (None, choice.uri.id):
+            raise UsageError("--id and the URI's id differ", hint="leave one of them out")
         new = msgspec.structs.replace(new, id=choice.uri.id)
     opened = devices.open_with(run, settings, device)
-    uri = run.wait(lambda: compose.generate_key(opened, choice, new))
+    uri = run.wait(lambda: custody.generate_key(opened, choice, new))
     if shared.json:
         run.console.result_json({"uri": uri})
     else:
@@ -128,14 +136,17 @@ def generate(
 @takes(device=Device, shared=Shared)
 def show(run: Run, *, named: KeyArgument = None, device: Device, shared: Shared) -> None:
     """Show a key."""
-    about = _read(run, named, device, shared, compose.show_key)
+    from hsmjwt import custody
+
+    about = _read(run, named, device, shared, custody.show_key)
     if shared.json:
         run.console.result_json(about)
         return
     token = about.pop("token")
     about["token"] = f"{token['label']} (serial {token['serial']}, {token['model']}, {token['manufacturer']})"
     width = max(len(name) for name in about)
-    run.console.result("\n".join(f"{name.replace('_', ' '):{width}}  {_word(value)}" for name, value in about.items()))
+    lines = (f"{name.replace('_', ' '):{width}}  {_word(value)}" for name, value in about.items())
+    run.console.result("\n".join(one_line(line) for line in lines))
 
 
 @takes(device=Device, shared=Shared)
@@ -143,17 +154,21 @@ def export(
     run: Run,
     *,
     named: KeyArgument = None,
-    pem: Annotated[bool, Option("--pem", help="PEM (the default).")] = False,
+    pem: Annotated[bool, Option("--pem", help="PEM, a SubjectPublicKeyInfo (the default).")] = False,
     der: Annotated[bool, Option("--der", help="DER, the bytes themselves.")] = False,
     jwk: Annotated[bool, Option("--jwk", help="A JSON Web Key.")] = False,
     device: Device,
     shared: Shared,
 ) -> None:
     """Print a public key."""
+    from hsmjwt import custody
+
     if pem + der + jwk > 1:
         raise UsageError("several forms are asked for at once", hint="one of --pem, --der, --jwk")
-    public = _read(run, named, device, shared, compose.public_key)
-    if der and not shared.json:
+    if der and shared.json:
+        raise UsageError("--der and --json contradict each other", hint="--jwk, or --json alone, prints JSON")
+    public = _read(run, named, device, shared, custody.public_key)
+    if der:
         run.console.result_bytes(compose.public_der(public))
     elif jwk:
         run.console.result_json(compose.public_jwk(public))

@@ -6,10 +6,11 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]
 import os
 import sys
-from typing import TYPE_CHECKING, NoReturn
 
+TYPE_CHECKING = False  # typing imports enum too
 if TYPE_CHECKING:
     from types import FrameType
+    from typing import NoReturn
 
 INTERRUPTED, TERMINATED = 130, 143
 

@@ -85,14 +85,16 @@ class Console:
         if sys.stderr is not None and sys.stderr.isatty():
             _say(f"hsmjwt: waiting for {stage} …")
 
-    def error(self, error: HsmjwtError) -> None:
-        """Print an error and its hint, and with `--json` the same as the last line."""
+    def error(self, error: HsmjwtError, notes: Sequence[str] = ()) -> None:
+        """Print an error and its hint, notes where `--verbose` asks for them, and with `--json` the same at the end."""
         _say(f"hsmjwt: error: {error.message}")
         if error.hint:
             head, *more = error.hint.split("\n")
             _say(f"hsmjwt: hint: {head}")
             for line in more:
                 _say(line)
+        for text in notes:
+            self.note(text)
         if self.as_json:
             members = {
                 "code": error.code,

@@ -6,6 +6,7 @@ import os
 import termios
 from collections.abc import Callable
 
+from hsmjwt.cli.output import one_line
 from hsmjwt.deadline import Deadline
 from hsmjwt.errors import LoginError
 
@@ -24,8 +25,9 @@ def terminal_prompt(deadline: Deadline) -> Callable[[str], str]:
             fd = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
         except OSError:
             raise LoginError(
-                "there is no terminal to ask for the PIN",
-                hint="name a source: --pin-source file:PATH, env:NAME, credential:NAME, fd:N or command:…",
+                f"there is no terminal to ask for the {question}",
+                hint="--pin-source, or client_secret_source in a profile, names a source that needs no person: "
+                "file:PATH, env:NAME, credential:NAME, fd:N or command:PROGRAM",
             ) from None
         try:
             before = termios.tcgetattr(fd)
@@ -34,7 +36,7 @@ def terminal_prompt(deadline: Deadline) -> Callable[[str], str]:
             with deadline.on_abandon(lambda: _restore(fd, before)):
                 try:
                     termios.tcsetattr(fd, termios.TCSAFLUSH, quiet)
-                    os.write(fd, f"{question}: ".encode("utf-8", "backslashreplace"))
+                    os.write(fd, f"{one_line(question)}: ".encode("utf-8", "backslashreplace"))
                     return _line(fd)
                 finally:
                     _restore(fd, before)

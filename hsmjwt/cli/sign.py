@@ -18,7 +18,7 @@ def add(app: Typer) -> None:
     app.command("sign", help=_SIGN)(sign)
 
 
-_SIGN = """Build an assertion, have the token sign it, and print the compact JWT.
+_SIGN = """Build an assertion, sign it on the token, print the JWT.
 
 \b
 Examples:

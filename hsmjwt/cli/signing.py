@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import Any
 
 import msgspec
-from typer import Option
 
 from hsmjwt import compose
 from hsmjwt.cli import device as devices
@@ -17,8 +15,7 @@ from hsmjwt.config import Settings
 from hsmjwt.errors import UsageError
 from hsmjwt.oauth.profile import Profile, SigningFlags, resolve
 
-TokenUrl = Option("--token-url", metavar="URL", help="The token endpoint.")
-
+_CLAIMS = {"--claim": "claim", "--claim-json": "claim_json", "--claims-file": "claims_file"}
 _LONGEST_CLAIMS = 8 * 1024 * 1024  # bytes; far above the 1 MiB that is still signed whole
 
 
@@ -27,14 +24,20 @@ def profile_of(
 ) -> tuple[Settings, Profile]:
     """Merge flags, config and environment, and set the time limit; `exchange` None is for `sign`."""
     run.limit(shared.timeout)
+    if name is not None and name.lower().startswith("pkcs11:"):  # which may hold a PIN
+        raise UsageError("a URI stands where the name of a profile belongs", hint="--key URI names a key")
     settings = devices.load_settings(shared)
     given = msgspec.structs.asdict(claims)
+    given["order"] = tuple(_CLAIMS[flag] for word in run.argv if (flag := word.partition("=")[0]) in _CLAIMS)
     path = given.pop("claims_file")
     for field in ("aud", "claim", "claim_json", "header"):
         given[field] = tuple(given[field] or ())
     if path is not None:
-        given["claims_file"] = _claims_file(path)
-        given["claims_file_name"] = "stdin" if path == "-" else path
+        name_of_file = "stdin" if path == "-" else path
+        given["claims_file_name"] = name_of_file
+        given["claims_file"] = run.read(
+            path, _LONGEST_CLAIMS, what=f"claims file '{name_of_file}'", hint="it holds one JSON object in UTF-8"
+        )
     if exchange is not None:
         given.update(
             {field: getattr(exchange, field) for field in ("grant", "token_url", "client_id", "min_ttl", "ca_file")}
@@ -53,20 +56,3 @@ def dry_run(run: Run, profile: Profile, *, exchanging: bool) -> None:
     """Print what would be signed and sent; the module is not loaded."""
     value: dict[str, Any] = compose.dry_run(profile, exchanging=exchanging)
     run.console.result_json(value)
-
-
-def _claims_file(path: str) -> bytes:
-    try:
-        if path == "-":
-            if sys.stdin is None or sys.stdin.isatty():
-                raise UsageError("--claims-file -: there is nothing on stdin", hint="pipe a JSON object into hsmjwt")
-            data = sys.stdin.buffer.read(_LONGEST_CLAIMS + 1)
-        else:
-            with open(path, "rb") as file:
-                data = file.read(_LONGEST_CLAIMS + 1)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "its name holds a NUL"
-        raise UsageError(f"claims file '{path}' cannot be read: {reason}") from None
-    if len(data) > _LONGEST_CLAIMS:
-        raise UsageError(f"claims file '{path}' is larger than {_LONGEST_CLAIMS} bytes")
-    return data

@@ -9,18 +9,18 @@ from typing import Annotated, Any
 from typer import Option, Typer
 
 from hsmjwt import compose
-from hsmjwt.cli.flags import Shared, takes
+from hsmjwt.cli.flags import Plain, takes
 from hsmjwt.cli.run import Run
 
 Dir = Annotated[str | None, Option("--dir", metavar="DIR", help="The token's folder (./.softhsm).")]
-Label = Annotated[str, Option("--label", metavar="TEXT", help="The token's label.")]
+Label = Annotated[str | None, Option("--label", metavar="TEXT", help="The token's label (hsmjwt).")]
 
 _FOLDER = ".softhsm"
 
 
 def add(app: Typer) -> None:
     """Add the verb's commands."""
-    group = Typer(help="A SoftHSM2 token in a folder, for tests: nothing protects its keys.", no_args_is_help=False)
+    group = Typer(help="A SoftHSM2 token in a folder, for tests only.")
     group.command("init", help=_INIT)(init)
     group.command("env", help=_ENV)(env)
     group.command("remove", help=_REMOVE)(remove)
@@ -34,14 +34,18 @@ Examples:
   hsmjwt softhsm init
   hsmjwt softhsm init --dir /tmp/token --label ci
 """
-_ENV = """Print the variables that make hsmjwt use the token; they name a PIN file, never the PIN.
+_ENV = """Print the variables that make hsmjwt use the token.
+
+They name the file that holds the PIN, never the PIN.
 
 \b
 Examples:
   eval "$(hsmjwt softhsm env)"
   hsmjwt softhsm env --dir /tmp/token
 """
-_REMOVE = """Remove the token's folder with all keys in it; refuses a folder that hsmjwt did not make.
+_REMOVE = """Remove the token's folder, with all keys in it.
+
+A folder that hsmjwt did not make is left alone.
 
 \b
 Examples:
@@ -50,21 +54,20 @@ Examples:
 """
 
 
-@takes(shared=Shared)
-def init(run: Run, *, dir: Dir = None, label: Label = "hsmjwt", shared: Shared) -> None:  # noqa: A002 - the flag's name
+@takes(shared=Plain)
+def init(run: Run, *, dir: Dir = None, label: Label = None, shared: Plain) -> None:  # noqa: A002 - the flag's name
     """Make a token."""
     run.limit(shared.timeout)
-    folder = dir or _FOLDER
-    token = run.wait(lambda: compose.make_soft_token(folder, label, os.environ))
+    token = run.wait(lambda: compose.make_soft_token(dir or _FOLDER, label or "hsmjwt", os.environ))
     if shared.json:
         run.console.result_json({"dir": token.folder, **token.variables()})
     else:
         run.console.result(token.folder)
-    run.console.note('next: eval "$(hsmjwt softhsm env)"')
+    run.console.note(f'next: eval "$(hsmjwt softhsm env --dir {shlex.quote(token.folder)})"')
 
 
-@takes(shared=Shared)
-def env(run: Run, *, dir: Dir = None, shared: Shared) -> None:  # noqa: A002
+@takes(shared=Plain)
+def env(run: Run, *, dir: Dir = None, shared: Plain) -> None:  # noqa: A002
     """Print the token's variables."""
     variables: dict[str, Any] = compose.read_soft_token(dir or _FOLDER).variables()
     if shared.json:
@@ -73,8 +76,8 @@ def env(run: Run, *, dir: Dir = None, shared: Shared) -> None:  # noqa: A002
         run.console.result("\n".join(f"export {name}={shlex.quote(value)}" for name, value in variables.items()))
 
 
-@takes(shared=Shared)
-def remove(run: Run, *, dir: Dir = None, shared: Shared) -> None:  # noqa: A002
+@takes(shared=Plain)
+def remove(run: Run, *, dir: Dir = None, shared: Plain) -> None:  # noqa: A002
     """Remove a token."""
     del shared
     compose.remove_soft_token(dir or _FOLDER)

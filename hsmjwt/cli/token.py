@@ -33,14 +33,16 @@ def add(app: Typer) -> None:
     app.command("header", help=_HEADER)(header)
 
 
-_TOKEN = """Print an access token: from the cache, or by signing an assertion and exchanging it (RFC 7523).
+_TOKEN = """Print an access token, from the cache or from the server.
+
+The server gets an assertion that the key on the token has signed (RFC 7523).
 
 \b
 Examples:
   hsmjwt token adobe
   hsmjwt token --key 'pkcs11:token=prod;object=jwt' --iss client-1 --token-url https://as.example.com/token --json
 """
-_HEADER = """Print the header field that carries the access token, for curl -H @-.
+_HEADER = """Print the header field of an access token, for curl -H @-.
 
 \b
 Examples:
@@ -73,7 +75,7 @@ def token(
     if form == "json":
         run.console.result_json(described(served, time.time()))
     else:
-        run.console.result(_written(served.token, form))
+        run.console.result(written(served.token, form))
 
 
 @takes(claims=Claims, exchange=Exchange, device=Device, shared=Shared)
@@ -86,7 +88,7 @@ def header(
     if shared.json:
         run.console.result_json({"Authorization": f"Bearer {served.token.value}"})
     else:
-        run.console.result(_written(served.token, "header"))
+        run.console.result(written(served.token, "header"))
 
 
 def _served(run: Run, settings: Settings, profile: Profile, device: Device, exchange: Exchange) -> Served:
@@ -104,11 +106,9 @@ def described(served: Served, now: float) -> dict[str, Any]:
         end = math.floor(token.expires_at)
         about["expires_in"] = max(0, math.floor(token.expires_at - now))
         about["expires_at"] = dt.datetime.fromtimestamp(end, tz=dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return {
-        **about,
-        **{name: value for name, value in token.members.items() if name not in about},
-        "cached": served.cached,
-    }
+    ours = {*about, "expires_in", "expires_at"}  # a server's own expires_at may be anything, and ours has one form
+    others = {name: value for name, value in token.members.items() if name not in ours}
+    return {**about, **others, "cached": served.cached}
 
 
 def _form(output: str | None, *, as_json: bool) -> str:
@@ -119,7 +119,8 @@ def _form(output: str | None, *, as_json: bool) -> str:
     return "json" if as_json else output or "raw"
 
 
-def _written(token: AccessToken, form: str) -> str:
+def written(token: AccessToken, form: str) -> str:
+    """Return an access token in one of OUTPUTS but json; env and dotenv mean the same to a shell, whatever it holds."""
     value = token.value
     if form == "header":
         return f"Authorization: Bearer {value}"
@@ -131,8 +132,8 @@ def _written(token: AccessToken, form: str) -> str:
 
 
 def _dotenv(value: str) -> str:
-    """Quote a value so that dotenv readers take it literally: bare, else in single quotes, else with escapes."""
-    if re.fullmatch(r"[A-Za-z0-9._~+/=-]+", value):
+    """Quote a value so that a shell and dotenv readers take it literally: bare, in single quotes, or with escapes."""
+    if re.fullmatch(r"[A-Za-z0-9._+/=-]+", value):  # a tilde at the start is a home folder to a shell
         return value
     if "'" not in value:
         return f"'{value}'"

@@ -10,17 +10,8 @@ import msgspec
 
 from hsmjwt.errors import ConfigError, TokenError
 
-_P11_KIT_FOLDERS = ("/etc/pkcs11/modules", "/usr/share/p11-kit/modules")
-_LIBRARY_FOLDERS = (
-    "/usr/lib/x86_64-linux-gnu",
-    "/usr/lib/aarch64-linux-gnu",
-    "/usr/lib64",
-    "/usr/lib",
-    "/usr/local/lib",
-    "/opt/homebrew/lib",
-)
 # What Debian, Fedora and Homebrew call them, after the proxy that serves all that p11-kit knows.
-_USUAL = (
+_NAMES = (
     "p11-kit-proxy.so",
     "p11-kit-proxy.dylib",
     "pkcs11/p11-kit-proxy.so",
@@ -32,6 +23,26 @@ _USUAL = (
     "pkcs11/opensc-pkcs11.so",
     "libtpm2_pkcs11.so",
     "libtpm2_pkcs11.so.1",
+)
+
+
+class Places(msgspec.Struct, frozen=True):
+    """The folders that are searched: those of libraries, and those of p11-kit's module files."""
+
+    libraries: tuple[str, ...]
+    p11_kit: tuple[str, ...]
+
+
+USUAL = Places(
+    (
+        "/usr/lib/x86_64-linux-gnu",
+        "/usr/lib/aarch64-linux-gnu",
+        "/usr/lib64",
+        "/usr/lib",
+        "/usr/local/lib",
+        "/opt/homebrew/lib",
+    ),
+    ("/etc/pkcs11/modules", "/usr/share/p11-kit/modules"),
 )
 
 
@@ -50,98 +61,98 @@ def find_module(
     uri_path: str | None = None,
     uri_name: str | None = None,
     allowed: Sequence[str] = (),
+    places: Places = USUAL,
 ) -> ModuleChoice:
     """Choose the module.
 
     `named` is what a flag, a key table or HSMJWT_MODULE says and `named_by` which of them; then comes a URI's
-    `module-path`, only where `allowed` (the config's `allowed_modules`) has it, its `module-name` among those found,
-    and at last p11-kit's proxy and the usual places. Raises ConfigError for a path that may not be loaded and
-    TokenError where there is none.
+    `module-path`, only where `allowed` (the config's `allowed_modules`) has it, its `module-name` among those that
+    `places` have, and at last the first of these: p11-kit's proxy, if there is one. Raises ConfigError for a path that
+    may not be loaded and TokenError where there is none.
     """
-    if named:
-        return ModuleChoice(named, _checked(named, named_by), named_by)
-    if uri_path:
+    if named is not None:
+        return _choice(named, named_by)
+    if uri_path is not None:
         real = os.path.realpath(uri_path)
         if real not in {os.path.realpath(path) for path in allowed}:
             raise ConfigError(
                 f"the URI's module-path '{uri_path}' is not among the config's allowed_modules",
                 hint=f"add it there, or name the module with --module '{uri_path}'",
             )
-        why = "the URI's module-path"
-        return ModuleChoice(uri_path, _checked(uri_path, why), f"{why}, allowed by the config")
-    found = list(_installed())
-    if uri_name:
+        return _choice(uri_path, "the URI's module-path, allowed by the config")
+    if uri_name is not None:
+        found = list(_installed(places))
         for path in found:
             if uri_name in _names(path):
-                why = "the URI's module-name"
-                return ModuleChoice(path, _checked(path, why), f"{why} '{uri_name}'")
+                return _choice(path, f"the URI's module-name '{uri_name}'")
         raise TokenError(
             f"no module named '{uri_name}' was found", hint="found: " + (", ".join(found) or "none at all")
         )
-    for path in found:
-        if os.path.basename(path).startswith("p11-kit-proxy"):
-            return ModuleChoice(path, _checked(path, "p11-kit"), "p11-kit's proxy, which serves the modules it knows")
-    for path in found:
-        return ModuleChoice(path, _checked(path, "the usual places"), "the first of the usual places that has one")
+    for path in _installed(places):
+        proxy = os.path.basename(path).startswith("p11-kit-proxy")
+        why = "p11-kit's proxy, which serves the modules it knows" if proxy else "the first that the usual places have"
+        return _choice(path, why)
     raise TokenError(
         "no PKCS#11 module was found",
         hint="--module PATH or HSMJWT_MODULE names one; for SoftHSM2: apt-get install softhsm2",
     )
 
 
-def _checked(path: str, named_by: str) -> str:
-    """Refuse a path that another user could have placed; loading a module runs its code."""
+def _choice(path: str, why: str) -> ModuleChoice:
+    """Refuse a path that another user could have placed: loading a module runs its code."""
     if any("\ud800" <= char <= "\udfff" for char in path) or "\0" in path:
-        raise ConfigError(f"the module path from {named_by} is not UTF-8 text, or holds NUL: {path!a}")
+        raise ConfigError(f"the module path {path!a} ({why}) is not UTF-8 text, or holds NUL")
     if not os.path.isabs(path):
         raise ConfigError(
-            f"the module path '{path}' from {named_by} is relative", hint=f"write it as '{os.path.abspath(path)}'"
+            f"the module path '{path}' ({why}) is {'relative' if path else 'empty'}",
+            hint=f"write it as '{os.path.abspath(path)}'" if path else None,
         )
     real = os.path.realpath(path)
     try:
         info = os.stat(real)
     except OSError as error:
         raise TokenError(
-            f"module '{path}' from {named_by} cannot be read: {error.strerror}",
-            hint="hsmjwt slot list without --module shows what is found",
+            f"module '{path}' ({why}) cannot be read: {(error.strerror or 'no reason given').lower()}",
+            hint="--module names a PKCS#11 library",
         ) from None
     if not stat.S_ISREG(info.st_mode):
-        raise TokenError(f"module '{path}' from {named_by} is no file")
-    if info.st_uid not in (0, os.getuid()):
+        raise TokenError(f"module '{path}' ({why}) is no regular file", hint="--module names a PKCS#11 library")
+    if info.st_uid not in (0, os.geteuid()):
         raise ConfigError(
-            f"module '{path}' belongs to user {info.st_uid}, and may run as us", hint="chown root it, or copy it"
+            f"module '{path}' ({why}) belongs to user {info.st_uid}, neither to root nor to us",
+            hint=f"chown root '{real}', or copy it",
         )
     if info.st_mode & 0o022:
         raise ConfigError(
-            f"module '{path}' can be written by others (mode {stat.S_IMODE(info.st_mode):04o})",
+            f"module '{path}' ({why}) can be written by others (mode {stat.S_IMODE(info.st_mode):04o})",
             hint=f"chmod go-w '{real}'",
         )
-    return real
+    return ModuleChoice(path, real, why)
 
 
-def _installed() -> Iterable[str]:
+def _installed(places: Places) -> Iterable[str]:
     """Yield the modules that are there: the usual places, then what p11-kit's own files name."""
     seen = set()
-    candidates = [os.path.join(folder, name) for name in _USUAL for folder in _LIBRARY_FOLDERS]
-    for path in (*candidates, *_p11_kit_modules()):
+    candidates = [os.path.join(folder, name) for name in _NAMES for folder in places.libraries]
+    for path in (*candidates, *_p11_kit_modules(places)):
         real = os.path.realpath(path)
         if real not in seen and os.path.isfile(real):
             seen.add(real)
             yield path
 
 
-def _p11_kit_modules() -> Iterable[str]:
-    for folder in _P11_KIT_FOLDERS:
+def _p11_kit_modules(places: Places) -> Iterable[str]:
+    for folder in places.p11_kit:
         try:
             names = sorted(os.listdir(folder))
         except OSError:
             continue
         for name in names:
             if name.endswith(".module"):
-                yield from _module_of(os.path.join(folder, name))
+                yield from _module_of(os.path.join(folder, name), places)
 
 
-def _module_of(file: str) -> Iterable[str]:
+def _module_of(file: str, places: Places) -> Iterable[str]:
     """Yield where the library of a p11-kit module file lies (`module: PATH`, relative to p11-kit's own folder)."""
     try:
         with open(file, encoding="utf-8", errors="replace") as lines:
@@ -152,7 +163,7 @@ def _module_of(file: str) -> Iterable[str]:
         if os.path.isabs(value):
             yield value
         else:
-            for folder in _LIBRARY_FOLDERS:
+            for folder in places.libraries:
                 yield os.path.join(folder, "pkcs11", value)
                 yield os.path.join(folder, value)
 

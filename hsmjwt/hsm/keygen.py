@@ -3,60 +3,70 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import msgspec
 
 from hsmjwt.errors import DeviceError, HsmjwtError, KeyFault, UsageError
 from hsmjwt.hsm.binding import pkcs11
 from hsmjwt.hsm.faults import translated
-from hsmjwt.hsm.objects import KeyObject, read_attributes, search
+from hsmjwt.hsm.objects import NAMES, KeyObject, read_attributes, search
 from hsmjwt.hsm.uri import KeyUri, TokenInfo
+from hsmjwt.jose.keys import PublicKey
 
 RSA_SIZES = (2048, 3072, 4096)
 _LABEL_BYTES = 255  # PKCS#11 sets no limit; what SoftHSM, OpenSC and YubiKey take without harm lies below
 _ID_BYTES = 255
+_READ = (*NAMES, "KEY_TYPE", "MODULUS", "PUBLIC_EXPONENT", "SENSITIVE", "EXTRACTABLE")
 
 
 class NewKey(msgspec.Struct, frozen=True):
-    """What to make: bits of RSA, label and id; `id` None chooses one."""
+    """What to make: bits of RSA, label and id; `id` None chooses one.
+
+    Raises UsageError for what no token can hold, whether it comes from a flag or from a URI.
+    """
 
     bits: int
     label: str
     id: bytes | None
 
+    def __post_init__(self) -> None:
+        """Check label and id."""
+        label = self.label
+        if any("\ud800" <= char <= "\udfff" for char in label):
+            raise UsageError(f"the label {label!a} is not UTF-8 text")
+        if not label or any(char < " " or char == "\x7f" for char in label):
+            raise UsageError(f"the label {label!a} is empty or holds a control character")
+        if len(label.encode()) > _LABEL_BYTES:
+            raise UsageError(
+                f"the label is longer than {_LABEL_BYTES} bytes", hint="labels are for people: keep it short"
+            )
+        if self.id is not None and not 0 < len(self.id) <= _ID_BYTES:
+            raise UsageError(f"the id must have 1 to {_ID_BYTES} bytes, this one has {len(self.id)}")
+
 
 def parse_new_key(kind: str, label: str, key_id: str | None) -> NewKey:
-    """Check what a new key is asked to be: `kind` as `rsa:3072`, `key_id` in hex (colons allowed).
+    """Read what a new key is asked to be: `kind` as `rsa:3072`, `key_id` in hex (colons allowed).
 
-    Raises UsageError for what no token can hold.
+    Raises UsageError for what is neither, and as NewKey does.
     """
     name, _, size = kind.partition(":")
     if name != "rsa" or size not in {str(bits) for bits in RSA_SIZES}:
         sizes = ", ".join(f"rsa:{bits}" for bits in RSA_SIZES)
         raise UsageError(f"'{kind}' is no type of key that this version makes", hint=f"one of {sizes}")
-    if any("\ud800" <= char <= "\udfff" for char in label):
-        raise UsageError(f"the label {label!a} is not UTF-8 text")
-    if not label or any(char < " " or char == "\x7f" for char in label):
-        raise UsageError(f"the label {label!a} is empty or holds a control character")
-    if len(label.encode()) > _LABEL_BYTES:
-        raise UsageError(f"the label is longer than {_LABEL_BYTES} bytes", hint="labels are for people: keep it short")
-    if key_id is None:
-        return NewKey(int(size), label, None)
     try:
-        value = bytes.fromhex(key_id.replace(":", ""))
+        value = None if key_id is None else bytes.fromhex(key_id.replace(":", ""))
     except ValueError:
         raise UsageError(f"the id {key_id!a} is not hexadecimal", hint="for example --id 0a1b") from None
-    if not 0 < len(value) <= _ID_BYTES:
-        raise UsageError(f"the id must have 1 to {_ID_BYTES} bytes, this one has {len(value)}")
     return NewKey(int(size), label, value)
 
 
 def refuse_taken(session: Any, new: NewKey, token: TokenInfo) -> None:
     """Raise KeyFault where a key with this label, or this id, is there already."""
-    taken = search(session, KeyUri(object=new.label), token, ("CLASS", "LABEL", "ID"))
+    taken = search(session, KeyUri(object=new.label), token, NAMES)
     if not taken and new.id is not None:
-        taken = search(session, KeyUri(id=new.id), token, ("CLASS", "LABEL", "ID"))
+        taken = search(session, KeyUri(id=new.id), token, NAMES)
     if taken:
         raise KeyFault(
             f"there is a key with this label or id already: {taken[0].uri()}",
@@ -64,10 +74,25 @@ def refuse_taken(session: Any, new: NewKey, token: TokenInfo) -> None:
         )
 
 
-def generate(session: Any, new: NewKey, token: TokenInfo) -> KeyObject:
-    """Make an RSA key pair in a session that may write and is logged in; returns the private key.
+class NewPair(NamedTuple):
+    """A pair that was just made."""
 
-    Raises DeviceError where the token made something else than was asked for; that pair is removed again.
+    private: KeyObject
+    public: KeyObject
+
+    def remove(self) -> None:
+        """Take both halves off the token again."""
+        for half in self:
+            with translated("C_DestroyObject"):
+                half.handle.destroy()
+
+
+def generate(session: Any, new: NewKey, token: TokenInfo, id_of: Callable[[PublicKey], bytes]) -> NewPair:
+    """Make an RSA key pair in a session that may write and is logged in.
+
+    Both halves have their label from the start, so that no nameless one stays behind if the process dies. Where no id
+    is asked for they get `id_of` the public key once that is known. Raises DeviceError where the token made something
+    else than was asked for; that pair is removed again.
     """
     attribute = pkcs11.Attribute
     with translated("C_GenerateKeyPair"):
@@ -81,34 +106,28 @@ def generate(session: Any, new: NewKey, token: TokenInfo) -> KeyObject:
             capabilities=pkcs11.MechanismFlag.SIGN | pkcs11.MechanismFlag.VERIFY,
             private_template={attribute.SENSITIVE: True, attribute.EXTRACTABLE: False, attribute.PRIVATE: True},
         )
-    about = read_attributes(
-        private, ("LABEL", "ID", "KEY_TYPE", "MODULUS", "PUBLIC_EXPONENT", "SIGN", "SENSITIVE", "EXTRACTABLE", "LOCAL")
+    pair = NewPair(
+        KeyObject(private, read_attributes(private, _READ), token, "private"),
+        KeyObject(public, read_attributes(public, _READ), token, "public"),
     )
-    key = KeyObject(private, about, token, "private")
-    if about.get("SENSITIVE") is not True or about.get("EXTRACTABLE") is not False or key.bits != new.bits:
-        _remove(private, public)
+    about = pair.private.about
+    if about.get("SENSITIVE") is not True or about.get("EXTRACTABLE") is not False or pair.public.bits != new.bits:
+        pair.remove()
         raise DeviceError(
             "the token did not make the key that was asked for (sensitive, not extractable)", hint="nothing was kept"
         )
-    return key
+    return pair if new.id is not None else _with_id(pair, id_of(pair.public.public_key()))
 
 
-def set_id(session: Any, key: KeyObject, key_id: bytes) -> KeyObject:
-    """Give both halves of a new pair the id `key_id`; a token that does not let ids change keeps the first one."""
-    old = key.id
-    halves = search(session, KeyUri(id=old), key.token, ("CLASS", "LABEL", "ID"))
+def _with_id(pair: NewPair, key_id: bytes) -> NewPair:
+    """Give both halves another id; on a token that does not let ids change both keep the first one."""
+    renamed = []
     try:
-        for half in halves:
+        for half in pair:
             half.rename(key_id)
+            renamed.append(half)
     except HsmjwtError:
-        for half in halves:
-            if read_attributes(half.handle, ("ID",)).get("ID") != old and old is not None:
-                half.rename(old)
-        return key
-    return msgspec.structs.replace(key, about={**key.about, "ID": key_id})
-
-
-def _remove(*handles: Any) -> None:
-    for handle in handles:
-        with translated("C_DestroyObject"):
-            handle.destroy()
+        for half in renamed:
+            half.rename(half.id or b"")
+        return pair
+    return NewPair(*(msgspec.structs.replace(half, about={**half.about, "ID": key_id}) for half in pair))

@@ -17,19 +17,19 @@ from typing import Any
 
 from hsmjwt.errors import TokenError, UsageError
 from hsmjwt.hsm.binding import pkcs11
-from hsmjwt.hsm.faults import fault, rv_name, translated
+from hsmjwt.hsm.faults import ckr_name, fault, rv_name, translated
 
 _OS_LOCKING_OK = 2
 _CKR_OK, _CANT_LOCK, _ALREADY_INITIALIZED = 0x0, 0xA, 0x191
 
 _UNAVAILABLE = 1 << 31  # CK_UNAVAILABLE_INFORMATION is all ones; no PIN comes near either
 
-# Places in CK_FUNCTION_LIST after its version (PKCS#11 2.40, section 5.3)
+# Places in CK_FUNCTION_LIST, whose first is its version (PKCS#11 2.40, section 3.6)
 _C_INITIALIZE, _C_FINALIZE, _C_GET_TOKEN_INFO, _C_INIT_TOKEN = 1, 2, 7, 10
 
 
 class _InitArgs(ctypes.Structure):
-    """CK_C_INITIALIZE_ARGS."""
+    """CK_C_INITIALIZE_ARGS (PKCS#11 2.40, section 3.7)."""
 
     _fields_ = (
         ("CreateMutex", ctypes.c_void_p),
@@ -42,7 +42,7 @@ class _InitArgs(ctypes.Structure):
 
 
 class _TokenInfo(ctypes.Structure):
-    """The part of CK_TOKEN_INFO that python-pkcs11 does not tell."""
+    """CK_TOKEN_INFO (section 3.2), for the part that python-pkcs11 does not tell."""
 
     _fields_ = (
         ("texts", ctypes.c_ubyte * 96),
@@ -83,8 +83,10 @@ class Library:
 
     def _initialise(self) -> Any:
         if self._functions is None:  # p11-kit's modules: they lock by themselves
-            with translated("C_Initialize"):
+            try:
                 lib = pkcs11.lib(self.path)
+            except pkcs11.PKCS11Error as error:
+                raise _not_started(self.path, ckr_name(error)) from None
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(lib))  # its end would finalise the module, threads or not
             self._owned = True
             return lib
@@ -95,7 +97,7 @@ class Library:
         if result == _ALREADY_INITIALIZED:
             self.shared = False
         elif result != _CKR_OK:
-            raise fault("C_Initialize", rv_name(result))
+            raise _not_started(self.path, rv_name(result))
         else:
             self._owned = True
         with translated("C_GetInfo"):
@@ -115,8 +117,10 @@ class Library:
         if self._functions is None:
             with contextlib.suppress(pkcs11.PKCS11Error):
                 self.lib.finalize()
-            with translated("C_Initialize"):
+            try:
                 self.lib.initialize()
+            except pkcs11.PKCS11Error as error:
+                raise _not_started(self.path, ckr_name(error)) from None
             return
         self._call(_C_FINALIZE, None)
         self._owned = False
@@ -161,7 +165,8 @@ _loading = threading.Lock()
 def load(path: str) -> Library:
     """Load and initialise the module at `path` (a real path); the same object for the same path.
 
-    Raises TokenError where the file is no library or no PKCS#11 module, and what C_Initialize gives.
+    Raises TokenError where the file is no library, no PKCS#11 module, or one that does not start (with the CKR then);
+    UsageError in a process that was forked after it was loaded.
     """
     with _loading:
         library = _loaded.get(path)
@@ -171,9 +176,26 @@ def load(path: str) -> Library:
         return library
 
 
+def _not_started(path: str, ckr: str | None) -> TokenError:
+    """Say why C_Initialize failed; SoftHSM has one reason that a newcomer meets first."""
+    seen = f"C_Initialize gave {ckr}" if ckr else "C_Initialize failed"
+    if ckr == "CKR_GENERAL_ERROR" and "softhsm" in os.path.basename(path):
+        return TokenError(
+            f"SoftHSM cannot read its configuration, or the token folder that it names ({seen})",
+            hint='set SOFTHSM2_CONF to a softhsm2.conf that you may read, or: eval "$(hsmjwt softhsm env)"',
+            ckr=ckr,
+        )
+    return TokenError(
+        f"module '{path}' cannot be started ({seen})",
+        hint="it may miss a configuration, a service or a device; --verbose shows what it prints",
+        ckr=ckr,
+    )
+
+
 def _function_table(path: str) -> Any | None:
+    """Return the module's function table, or None where it makes a new one each time that it is asked."""
     try:
-        module = ctypes.CDLL(path)
+        module = ctypes.CDLL(path)  # never unloaded: ctypes has no dlclose
     except OSError as error:
         reason = str(error).replace(path, "the file")
         raise TokenError(
@@ -192,7 +214,10 @@ def _function_table(path: str) -> Any | None:
         table = ctypes.c_void_p()
         result = get_list(ctypes.byref(table))
         if result != _CKR_OK or not table.value:
-            raise fault("C_GetFunctionList", rv_name(result))
+            raise TokenError(
+                f"module '{path}' hands out no functions (C_GetFunctionList gave {rv_name(result)})",
+                ckr=rv_name(result),
+            )
         tables.append(table.value)
     if tables[0] != tables[1]:
         return None  # p11-kit hands out a new table each time, so that ours would not be python-pkcs11's

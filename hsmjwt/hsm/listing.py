@@ -13,17 +13,19 @@ from hsmjwt.hsm.uri import KeyUri
 
 def rows(module: Module, slot: Slot, session: Any, uri: KeyUri) -> list[dict[str, Any]]:
     """Return a row for each private key that the URI leaves, and for each public key that has no private one."""
-    token = slot.token
-    if token is None:
+    if slot.token is None:
         return []
-    found = search(session, uri, token)
-    others = search(session, KeyUri(), token) if uri.object or uri.id or uri.type else found
+    every = search(session, KeyUri(), slot.token)
+    private = [key for key in every if key.kind == "private"]
+    public = [key for key in every if key.kind == "public"]
     certificates = certificate_ids(session)
     slot_id = module.slot_id_needed(slot)
-    private = [key for key in others if key.kind == "private"]
-    public = [key for key in others if key.kind == "public"]
-    shown = [key for key in found if key.kind == "private" or not any(_pair(key, half) for half in private)]
-    made = [_row(key, public, certificates, slot_id) for key in shown]
+    shown = private + [key for key in public if not any(_pair(key, half) for half in private)]
+    made = [
+        _row(key, public, certificates, slot_id)
+        for key in shown
+        if uri.matches_object(key.label, key.id, key.kind)
+    ]
     return sorted(made, key=lambda row: (row["label"] or "", row["id"] or "", row["uri"]))
 
 

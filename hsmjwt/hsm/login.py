@@ -1,8 +1,8 @@
 """How a token is never locked by us: one lock, one attempt, and a note of a PIN that was refused.
 
-The decision (`decide`) is a pure function of the token's flags and the note. The note holds nothing from which a PIN
-could be guessed: for a file its identity, for any other source one byte of an HMAC under a random salt, which a
-changed PIN differs from 255 times in 256 and which tells nobody the PIN.
+The decision (`decide_flags`, `settled`, `decide_note`) is made of pure functions of the token's flags and the notes. A
+note holds nothing from which a PIN could be guessed: for a file its identity, for any other source one byte of an HMAC
+under a random salt, which a changed PIN differs from 255 times in 256 and which tells nobody the PIN.
 """
 
 from __future__ import annotations
@@ -14,52 +14,29 @@ import hmac
 import os
 import time
 from collections.abc import Iterator
+from typing import Literal
 
 import msgspec
 
 from hsmjwt.deadline import Deadline
-from hsmjwt.errors import BusyError, ConfigError, LoginError
+from hsmjwt.errors import BusyError, ConfigError, HsmjwtError, LoginError
+from hsmjwt.hsm.faults import PIN_REFUSED, no_try_lost
 from hsmjwt.hsm.uri import TokenInfo
-from hsmjwt.secret import Resolved, SecretSource
+from hsmjwt.secret import Identity, Resolved, SecretSource
 
-_POLL_FIRST, _POLL_LAST = 0.005, 0.05
+_POLL_FIRST, _POLL_LAST = 0.005, 0.05  # seconds between two looks at a lock that somebody else holds
 _NOTES_KEPT = 8
 
 
 class LoginFlags(msgspec.Struct, frozen=True):
-    """What CK_TOKEN_INFO says about logins (PKCS#11 2.40, section 4.3)."""
+    """What CK_TOKEN_INFO says about logins (PKCS#11 2.40, section 3.2)."""
 
     login_required: bool
-    initialized: bool
     pin_initialized: bool
     count_low: bool
     final_try: bool
     locked: bool
     to_be_changed: bool
-    protected_path: bool = False
-
-
-class Note(msgspec.Struct, frozen=True):
-    """What is remembered of one PIN source at one token.
-
-    `outcome` is "attempt" while C_Login has not answered, "refused" after it refused. `identity` is the file's device,
-    inode, size, mtime_ns and ctime_ns; `check` the first byte of HMAC-SHA-256 of the PIN under `salt`, in hex.
-    """
-
-    source: str
-    time: float
-    outcome: str
-    identity: tuple[int, int, int, int, int] | None = None
-    salt: str | None = None
-    check: str | None = None
-
-    def applies(self, source: SecretSource, presented: Resolved) -> bool:
-        """Tell whether this note speaks of the very PIN that is presented now, as far as can be known."""
-        if self.source != source.noted:
-            return False
-        if self.identity is not None or presented.identity is not None:
-            return self.identity == presented.identity
-        return self.salt is not None and self.check == _check(bytes.fromhex(self.salt), presented)
 
 
 class LoginRules(msgspec.Struct, frozen=True):
@@ -67,6 +44,27 @@ class LoginRules(msgspec.Struct, frozen=True):
 
     allow_last_try: bool = False
     retry_pin: bool = False
+
+
+class Note(msgspec.Struct, frozen=True):
+    """What is remembered of one PIN source at one token.
+
+    `outcome` is "attempt" while C_Login has not answered. `identity` is the file's, where the source is a file; `check`
+    the first byte of HMAC-SHA-256 of the PIN under `salt`, where it is none.
+    """
+
+    source: str
+    time: float
+    outcome: Literal["attempt", "refused"]
+    identity: Identity | None = None
+    salt: bytes = b""
+    check: bytes = b""
+
+    def applies(self, source: SecretSource, presented: Resolved) -> bool:
+        """Tell whether this note speaks of the very PIN that is presented now, as far as can be known."""
+        if self.source != source.noted or self.identity != presented.identity:
+            return False
+        return self.identity is not None or self.check == _check(self.salt, presented)
 
 
 def decide_flags(flags: LoginFlags, token: str, rules: LoginRules) -> str | None:
@@ -93,7 +91,7 @@ def decide_flags(flags: LoginFlags, token: str, rules: LoginRules) -> str | None
             f"login withheld: one try is left before the PIN of token '{token}' is locked",
             hint="if you are sure of the PIN, --allow-last-try uses that try",
         )
-    if flags.count_low:
+    if flags.count_low or flags.final_try:
         return f"warning: the token '{token}' has seen a wrong PIN since the last login (few tries may be left)"
     return None
 
@@ -110,15 +108,12 @@ def settled(notes: list[Note], flags: LoginFlags) -> list[Note]:
 
 def decide_note(notes: list[Note], source: SecretSource, presented: Resolved, rules: LoginRules) -> None:
     """Refuse to send a PIN that this token refused before (LoginError), unless `--retry-pin` is given."""
-    if rules.retry_pin:
-        return
-    for note in notes:
-        if note.applies(source, presented):
-            raise LoginError(
-                f"login withheld: the token refused this PIN before (from {source.noted})",
-                hint="correct the PIN; if it is right by now, --retry-pin sends it once more",
-                ckr="CKR_PIN_INCORRECT",
-            )
+    if not rules.retry_pin and any(note.applies(source, presented) for note in notes):
+        raise LoginError(
+            f"login withheld: the token refused this PIN before (from {source.noted})",
+            hint="correct the PIN; if it is right by now, --retry-pin sends it once more",
+            ckr="CKR_PIN_INCORRECT",
+        )
 
 
 class LoginNotes:
@@ -127,6 +122,7 @@ class LoginNotes:
     def __init__(self, folder: str, token: TokenInfo) -> None:
         """Name the file after the token's public identity; `folder` exists."""
         identity = "\0".join((token.manufacturer, token.model, token.serial))
+        self._folder = folder
         self._path = os.path.join(
             folder, f"login-{hashlib.sha256(identity.encode('utf-8', 'replace')).hexdigest()[:32]}.json"
         )
@@ -147,68 +143,60 @@ class LoginNotes:
                 hint="remove it if you are sure of the PIN; it keeps hsmjwt from sending a wrong one twice",
             ) from None
 
-    def write(self, notes: list[Note]) -> None:
-        """Replace the notes, on disk before this returns."""
+    @contextlib.contextmanager
+    def attempt(self, notes: list[Note], source: SecretSource, presented: Resolved) -> Iterator[None]:
+        """Note the attempt on disk, let the block make it, and note what came of it.
+
+        `notes` are those that hold so far. What the block raises tells the outcome: nothing at all is a login, which
+        removes every note. Where nobody can tell (the token failed, the process died) the attempt stays without an
+        outcome. Of a PIN that a person typed nothing is noted.
+        """
+        note = None if source.kind == "prompt" else _note(source, presented)
+        others = [known for known in notes if known.source != source.noted]
+        if note is not None:
+            self._write([*others, note])
+        try:
+            yield
+        except HsmjwtError as error:
+            if error.ckr in PIN_REFUSED and note is not None:
+                self._write([*others, msgspec.structs.replace(note, outcome="refused")])
+            elif no_try_lost(error.ckr):
+                self._write(notes)
+            raise
+        self._write([])
+
+    def _write(self, notes: list[Note]) -> None:
+        """Replace the notes, on disk before this returns; no file is left where there is nothing to note."""
         fresh = self._path + ".new"
         try:
-            fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with open(fd, "wb") as file:
-                file.write(msgspec.json.encode(notes[-_NOTES_KEPT:]))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(fresh, self._path)
-            _sync_folder(os.path.dirname(self._path))
+            if notes:
+                fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+                with open(fd, "wb") as file:
+                    file.write(msgspec.json.encode(notes[-_NOTES_KEPT:]))
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(fresh, self._path)
+            elif os.path.lexists(self._path):
+                os.remove(self._path)
+            else:
+                return
+            _sync_folder(self._folder)
         except OSError as error:
             raise ConfigError(
                 f"the login cannot be noted in '{self._path}': {error.strerror}",
                 hint="a login is noted so that no wrong PIN is sent twice; XDG_STATE_HOME names another folder",
             ) from None
 
-    def clear(self) -> None:
-        """Forget everything: a login worked."""
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(self._path)
-
-    @contextlib.contextmanager
-    def attempt(self, notes: list[Note], source: SecretSource, presented: Resolved) -> Iterator[Attempt]:
-        """Note the attempt, let the block make it, and note what it says of the outcome.
-
-        The block reports through the object it is given. Where it reports nothing (it raised something else, or the
-        process died) the attempt stays without an outcome.
-        """
-        outcome = Attempt()
-        note = None if source.kind == "prompt" else _note(source, presented)
-        others = [known for known in notes if known.source != source.noted]
-        if note is not None:
-            self.write([*others, note])
-        try:
-            yield outcome
-        finally:
-            if outcome.accepted:
-                self.clear()
-            elif outcome.moot:
-                self.write(notes)
-            elif outcome.refused and note is not None:
-                self.write([*others, msgspec.structs.replace(note, outcome="refused")])
-
-
-class Attempt:
-    """What came of one C_Login: accepted, refused, or moot (no PIN was compared); all False where nobody knows."""
-
-    accepted = False
-    refused = False
-    moot = False
-
 
 def _note(source: SecretSource, presented: Resolved) -> Note:
     if presented.identity is not None:
         return Note(source.noted, time.time(), "attempt", identity=presented.identity)
     salt = os.urandom(16)
-    return Note(source.noted, time.time(), "attempt", salt=salt.hex(), check=_check(salt, presented))
+    return Note(source.noted, time.time(), "attempt", salt=salt, check=_check(salt, presented))
 
 
-def _check(salt: bytes, presented: Resolved) -> str:
-    return hmac.new(salt, presented.secret.reveal().encode(), hashlib.sha256).hexdigest()[:2]
+def _check(salt: bytes, presented: Resolved) -> bytes:
+    return hmac.digest(salt, presented.secret.reveal().encode(), "sha256")[:1]
 
 
 def _sync_folder(folder: str) -> None:
@@ -244,25 +232,32 @@ class ModuleLock:
                 f"the module's lock '{self._path}' cannot be made: {error.strerror}",
                 hint="XDG_STATE_HOME names another folder for it",
             ) from None
-        wait = _POLL_FIRST
         try:
-            while True:
-                try:
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    left = self._deadline.remaining()
-                    if left == 0.0:
-                        raise BusyError(
-                            "another hsmjwt process is starting with this module, and did not finish in time",
-                            hint="try again; --timeout DURATION waits longer",
-                        ) from None
-                    time.sleep(wait if left is None else min(wait, left))
-                    wait = min(wait * 1.5, _POLL_LAST)
+            self._wait(fd)
         except BaseException:
             os.close(fd)
             raise
         self._fd = fd
+
+    def _wait(self, fd: int) -> None:
+        deadline, wait = self._deadline, _POLL_FIRST
+        before = deadline.stage, deadline.error
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                deadline.enter("the hsmjwt process that holds this module's lock", BusyError)
+                deadline.check()
+                left = deadline.remaining()
+                time.sleep(wait if left is None else min(wait, left))
+                wait = min(wait * 1.5, _POLL_LAST)
+            except OSError as error:
+                raise ConfigError(
+                    f"the module's lock '{self._path}' cannot be taken: {error.strerror}",
+                    hint="XDG_STATE_HOME names another folder for it",
+                ) from None
+        deadline.enter(*before)
 
     def release(self) -> None:
         """Let it go; harmless where it is not held."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,29 +16,44 @@ from hsmjwt.errors import ConfigError, HsmjwtError, LoginError, TokenError, Toke
 from hsmjwt.hsm import library as libraries
 from hsmjwt.hsm.binding import pkcs11
 from hsmjwt.hsm.discovery import ModuleChoice
-from hsmjwt.hsm.faults import PIN_REFUSED, translated
+from hsmjwt.hsm.faults import EMPTY, translated
 from hsmjwt.hsm.login import LoginFlags, LoginNotes, LoginRules, ModuleLock, decide_flags, decide_note, settled
 from hsmjwt.hsm.objects import label_mapper
 from hsmjwt.hsm.uri import KeyUri, LibraryInfo, SlotInfo, TokenInfo, format_token_uri
 from hsmjwt.secret import Resolved, SecretSource
 
 _SECOND_LOOK_AFTER = 0.02  # seconds; a token file that somebody else is writing is whole by then
+_SESSION_WAIT = 0.5  # seconds for another program to give a session back
 
 PinReader = Callable[[TokenInfo], Resolved]
 
 
 class Slot(msgspec.Struct, frozen=True):
-    """A slot as the module shows it; `token`, `flags` and `login` are None or empty where it is empty."""
+    """A slot as the module shows it; `token`, `flags` and `login` are None or empty where it is empty.
+
+    `twin` says that another token has this one's label and serial number, so that only the slot's id tells them apart.
+    `problem` says why a token that is there cannot be read.
+    """
 
     info: SlotInfo
     handle: Any
     token: TokenInfo | None = None
     flags: tuple[str, ...] = ()
     login: LoginFlags | None = None
+    twin: bool = False
+    problem: str | None = None
+
+    @property
+    def initialized(self) -> bool:
+        """Tell whether there is a token that may hold keys."""
+        return self.token is not None and "TOKEN_INITIALIZED" in self.flags
 
 
 class Login(msgspec.Struct, frozen=True):
-    """How to log in: where the PIN comes from, how to read it, and what the user allows."""
+    """How to log in: where the PIN comes from, how to read it, and what the user allows.
+
+    `read` may be called again, and gives what it gave at first.
+    """
 
     source: SecretSource
     read: PinReader
@@ -46,32 +63,43 @@ class Login(msgspec.Struct, frozen=True):
 class Module:
     """A module that is loaded and initialised.
 
-    From `open` until `settle` or the end of `login` this process holds the module's lock (see hsm/login.py). One
-    session logs in and stays open for the life of the module, since closing it would log out all others.
+    From the start until `settle` or the end of `login` this process holds the module's lock (see hsm/login.py). One
+    session a token logs in and stays open for the life of the module, since closing it would log out all others.
     """
 
     def __init__(
-        self, choice: ModuleChoice, state_folder: str | None, deadline: Deadline, warn: Callable[[str], None]
+        self,
+        choice: ModuleChoice,
+        state_folder: str | HsmjwtError,
+        deadline: Deadline,
+        warn: Callable[[str], None],
     ) -> None:
         """Take the lock, then load and initialise the module.
 
-        `state_folder` exists and is ours; None where there is none, and then nothing can log in. Raises what
-        `library.load` raises, BusyError when the lock is not had in time.
+        `state_folder` exists and is ours; where there is none it is the error that says so, which is raised when
+        something is to log in. Raises what `library.load` raises, BusyError when the lock is not had in time.
         """
         self.choice = choice
         self._state_folder = state_folder
-        self._warn = warn
         self._deadline = deadline
-        self._lock = None if state_folder is None else ModuleLock(state_folder, choice.real, deadline)
-        self._keepers: dict[TokenInfo, Any] = {}
-        self._logged_in: set[TokenInfo] = set()
-        if self._lock is not None:
-            self._lock.acquire()
+        self._warn = warn
+        self._lock = ModuleLock(state_folder, choice.real, deadline) if isinstance(state_folder, str) else None
+        self._login_turn = threading.RLock()  # the module's lock is one for the whole process
+        self._sessions: dict[int, Any] = {}
+        self._logged_in: set[int] = set()
+        try:
+            self._hold()
+        except ConfigError as error:  # what only looks at a token needs no lock
+            self._state_folder, self._lock = error, None
         try:
             self.library = _load(choice.real)
         except BaseException:
             self.settle()
             raise
+
+    def _hold(self) -> None:
+        if self._lock is not None:
+            self._lock.acquire()
 
     def settle(self) -> None:
         """Let the module's lock go: nothing will log in now."""
@@ -79,33 +107,36 @@ class Module:
             self._lock.release()
 
     def slots(self) -> list[Slot]:
-        """List the slots, as the module shows them now; never logs in."""
+        """List the slots, as the module shows them now; never logs in. Warns of a token that cannot be read."""
+        slots = self._slots()
+        for slot in slots:
+            if slot.problem is not None:
+                self._warn(f"slot {slot.info.slot_id} ({slot.info.description}) cannot be read: {slot.problem}")
+        return slots
+
+    def _slots(self) -> list[Slot]:
         self.library.check_process()
         with translated("C_GetSlotList"):
             handles = self.library.lib.get_slots()
-        return [self._slot(handle) for handle in handles]
-
-    def _slot(self, handle: Any) -> Slot:
-        info = SlotInfo(
-            slot_id=handle.slot_id, description=handle.slot_description, manufacturer=handle.manufacturer_id
-        )
-        try:
-            with translated("C_GetTokenInfo"):
-                return _with_token(info, handle, handle.get_token())
-        except TokenError:
-            return Slot(info, handle)
-        except HsmjwtError as error:  # one broken reader must not hide the others
-            self._warn(f"slot {handle.slot_id} ({handle.slot_description}) cannot be read: {error.message}")
-            return Slot(info, handle)
+        slots = [_read_slot(handle) for handle in handles]
+        seen = Counter(_name(slot.token) for slot in slots if slot.token is not None)
+        return [
+            msgspec.structs.replace(slot, twin=True) if slot.token is not None and seen[_name(slot.token)] > 1 else slot
+            for slot in slots
+        ]
 
     def mechanisms(self, slot: Slot) -> list[str]:
         """Return the names of the token's mechanisms, unknown ones as hexadecimal."""
+        self.library.check_process()
         with translated("C_GetMechanismList"):
             found = slot.handle.get_mechanisms()
         return sorted(item.name if hasattr(item, "name") else f"0x{int(item):08x}" for item in found)
 
     def find_tokens(self, uri: KeyUri) -> list[Slot]:
         """Return the slots whose initialised token fits the URI."""
+        return self._fitting(uri, self.slots())
+
+    def _fitting(self, uri: KeyUri, slots: list[Slot]) -> list[Slot]:
         lib = self.library.lib
         about = LibraryInfo(
             description=lib.library_description, manufacturer=lib.manufacturer_id, version=lib.library_version
@@ -114,9 +145,9 @@ class Module:
             return []
         return [
             slot
-            for slot in self.slots()
+            for slot in slots
             if slot.token is not None
-            and "TOKEN_INITIALIZED" in slot.flags
+            and slot.initialized
             and uri.matches_slot(slot.info)
             and uri.matches_token(slot.token)
         ]
@@ -126,72 +157,84 @@ class Module:
 
         What may come from a file that another process was writing is looked at once more after a fresh initialise.
         """
-        try:
-            slot = self._one_token(uri)
-            if slot.login is None or slot.login.pin_initialized or not slot.login.login_required:
-                return slot
-        except TokenNotUniqueError:
-            raise
-        except HsmjwtError:
-            if self._keepers:
-                raise
-        if not self._keepers:
-            time.sleep(_SECOND_LOOK_AFTER)
-            self.library.restart()
-        return self._one_token(uri)
-
-    def _one_token(self, uri: KeyUri) -> Slot:
-        found = self.find_tokens(uri)
+        if not self._sessions:
+            try:
+                found = self._fitting(uri, self._slots())
+                if len(found) == 1 and _may_log_in(found[0]):
+                    return found[0]
+            except HsmjwtError:
+                found = []
+            if len(found) <= 1:
+                self._start_afresh()
+        slots = self.slots()
+        found = self._fitting(uri, slots)
         if len(found) == 1:
             return found[0]
         if found:
             raise TokenNotUniqueError(
-                f"{len(found)} tokens fit '{uri}'", hint=_listed("add what tells them apart:", self.token_uris(found))
+                f"{len(found)} tokens fit '{uri}'", hint=_listed("add what tells them apart:", found)
             )
-        every = [slot for slot in self.slots() if slot.token is not None and "TOKEN_INITIALIZED" in slot.flags]
-        if every:
-            hint = _listed("these are there:", self.token_uris(every))
+        raise TokenNotFoundError(f"no token fits '{uri}'", hint=self._what_is_there(uri, slots))
+
+    def _start_afresh(self) -> None:
+        """Initialise the module once more, under its lock; nothing uses it yet."""
+        self._hold()
+        time.sleep(_SECOND_LOOK_AFTER)
+        self.library.restart()
+
+    def _what_is_there(self, uri: KeyUri, slots: list[Slot]) -> str:
+        there = [slot for slot in slots if slot.initialized]
+        if there:
+            hint = _listed("these are there:", there)
         else:
             hint = f"module '{self.choice.path}' shows no initialised token; hsmjwt slot list shows its slots"
-        if uri.unknown:
-            hint = f"{uri.unknown_hint()}; {hint}"
-        raise TokenNotFoundError(f"no token fits '{uri}'", hint=hint)
+            if "p11-kit" in self.choice.real:  # SoftHSM behind it without its configuration, for one
+                hint += "; p11-kit leaves out modules that do not start: name the one that is meant with --module"
+            elif "softhsm" in self.choice.real:
+                hint += "; where SoftHSM looks for tokens is in the configuration that SOFTHSM2_CONF names"
+        return "; ".join(part for part in (uri.unknown_hint(), hint) if part)
 
     def token_uris(self, slots: list[Slot]) -> list[str]:
         """Return a URI for each slot's token that selects it and no other, with the slot's id only where it must."""
-        tokens = [slot.token for slot in self.slots() if slot.token is not None and "TOKEN_INITIALIZED" in slot.flags]
-        return [
-            format_token_uri(slot.token, slot.info.slot_id if self._ambiguous(slot.token, tokens) else None)
-            for slot in slots
-            if slot.token is not None
-        ]
+        return _uris(slots)
 
     def slot_id_needed(self, slot: Slot) -> int | None:
         """Return the slot's id where label and serial do not tell its token from another one."""
-        tokens = [other.token for other in self.slots() if other.token is not None]
-        return slot.info.slot_id if slot.token is not None and self._ambiguous(slot.token, tokens) else None
-
-    @staticmethod
-    def _ambiguous(token: TokenInfo, tokens: list[TokenInfo]) -> bool:
-        return sum(other.label == token.label and other.serial == token.serial for other in tokens) > 1
+        return slot.info.slot_id if slot.twin else None
 
     def session(self, slot: Slot, *, write: bool = False) -> Any:
         """Open a session that shares the login, if there is one; a read-only one is opened once for each token."""
-        assert slot.token is not None  # noqa: S101 - find_token returns no other
+        known = self._sessions.get(slot.info.slot_id)
         self.library.check_process()
-        if not write and slot.token in self._keepers:
-            return self._keepers[slot.token]
-        with translated("C_OpenSession"):
-            session = slot.handle.get_token().open(rw=write, attribute_mapper=label_mapper())
+        if known is not None and not write:
+            return known
+        session = self._open(slot, write=write)
         if not write:
-            self._keepers.setdefault(slot.token, session)
+            self._sessions[slot.info.slot_id] = session
         return session
 
     def renew(self, slot: Slot) -> Any:
         """Open another session in place of one that the token lost; the lost one is not closed."""
-        assert slot.token is not None  # noqa: S101
-        self._keepers.pop(slot.token, None)
+        self._sessions.pop(slot.info.slot_id, None)
         return self.session(slot)
+
+    def _open(self, slot: Slot, *, write: bool = False, pin: str | None = None) -> Any:
+        """Open a session on the very token that was found; with a PIN it logs in, once."""
+        with translated("C_GetTokenInfo"):
+            token = slot.handle.get_token()
+        if _about(token) != slot.token:
+            label = "?" if slot.token is None else slot.token.label
+            raise TokenError(f"another token took the place of '{label}' in its slot")
+        for last in (False, True):
+            try:
+                with translated("C_OpenSession" if pin is None else "C_OpenSession or C_Login"):
+                    return token.open(rw=write, user_pin=pin, attribute_mapper=label_mapper())
+            except HsmjwtError as error:
+                if last or error.ckr != "CKR_SESSION_COUNT":  # with that one nothing was sent
+                    raise
+            left = self._deadline.remaining()
+            time.sleep(_SESSION_WAIT if left is None else min(_SESSION_WAIT, left))
+        raise AssertionError("unreachable")  # pragma: no cover
 
     def login(self, slot: Slot, login: Login) -> Any:
         """Return a session that is logged in, where the token asks for a login; an open one otherwise.
@@ -199,113 +242,155 @@ class Module:
         The lock is let go while the PIN is read, taken again, and then everything is looked at afresh. Raises
         LoginError where the login is refused or withheld; ends with the lock let go.
         """
-        assert slot.token is not None and slot.login is not None  # noqa: S101, PT018
-        try:
-            if slot.token in self._logged_in or not slot.login.login_required or login.source.kind == "none":
-                return self.session(slot)
-            if self._lock is None:
-                raise ConfigError("there is no state folder, and without its lock nothing logs in", hint="set HOME")
-            decide_flags(slot.login, slot.token.label, login.rules)
-            self._lock.release()
-            presented = login.read(slot.token)
-            self._lock.acquire()
-            with self._attempt(slot, login, presented):
-                with translated("C_Login"):
-                    session = slot.handle.get_token().open(
-                        user_pin=presented.secret.reveal(), attribute_mapper=label_mapper()
-                    )
-                self._keepers[slot.token] = session
-            self._logged_in.add(slot.token)
-            return session
-        finally:
-            self.settle()
+        assert slot.token is not None and slot.login is not None  # noqa: S101, PT018 - find_token returns no other
+        self.library.check_process()
+        with self._login_turn:
+            try:
+                if slot.info.slot_id in self._logged_in or not slot.login.login_required or login.source.kind == "none":
+                    return self.session(slot)
+                self._needed_folder()
+                decide_flags(slot.login, slot.token.label, login.rules)  # before anybody is asked for a PIN
+                self.settle()
+                presented = login.read(slot.token)
+                self._hold()
+                return self._log_in(slot, login, presented)
+            finally:
+                self.settle()
+
+    def login_again(self, slot: Slot, login: Login) -> Any:
+        """Log in once more after the login got lost, if this process did so before; returns a new session.
+
+        The PIN worked a moment ago, and yet it is not sent where it could be the last try.
+        """
+        with self._login_turn:
+            self._sessions.pop(slot.info.slot_id, None)
+            if slot.info.slot_id in self._logged_in:
+                self._logged_in.discard(slot.info.slot_id)
+                login = msgspec.structs.replace(login, rules=LoginRules())
+            return self.login(slot, login)
+
+    def _log_in(self, slot: Slot, login: Login, presented: Resolved) -> Any:
+        with self._attempt(slot, login, presented) as seen:
+            try:
+                session = self._open(seen, pin=presented.secret.reveal())
+            except LoginError as error:
+                if error.ckr != "CKR_USER_ALREADY_LOGGED_IN":  # by somebody else in this process
+                    raise
+                session = self._open(seen)
+        self._sessions[slot.info.slot_id] = session
+        self._logged_in.add(slot.info.slot_id)
+        return session
 
     @contextlib.contextmanager
-    def _attempt(self, slot: Slot, login: Login, presented: Resolved) -> Iterator[None]:
+    def context_login(self, slot: Slot, login: Login) -> Iterator[str]:
+        """Hand out the PIN for one context-specific login, under the same rules as the first one."""
+        assert slot.token is not None  # noqa: S101 - find_token returns no other
+        if login.source.kind == "none":
+            raise LoginError("the key asks for its PIN at each use, and the PIN source is none")
+        with self._login_turn:
+            self._needed_folder()
+            presented = login.read(slot.token)
+            self._hold()
+            try:
+                with self._attempt(slot, login, presented):
+                    yield presented.secret.reveal()
+            finally:
+                self.settle()
+
+    @contextlib.contextmanager
+    def _attempt(self, slot: Slot, login: Login, presented: Resolved) -> Iterator[Slot]:
         """Look at the token and the notes once more, then have the block log in; the lock is held."""
-        token = slot.token
-        assert token is not None and self._state_folder is not None  # noqa: S101, PT018
-        now = self._slot(slot.handle)
-        if now.token is None or now.login is None:
-            raise TokenError(f"token '{token.label}' is gone", hint="hsmjwt slot list shows what is there")
-        if now.token != token:
-            raise TokenError(f"another token took the place of '{token.label}' in its slot")
-        longest = self.library.longest_pin(slot.info.slot_id)
+        seen = self._seen_again(slot)
+        assert seen.token is not None and seen.login is not None  # noqa: S101, PT018
+        longest = self.library.longest_pin(seen.info.slot_id)
         if longest is not None and len(presented.secret.reveal().encode()) > longest:
             raise ConfigError(
                 f"the PIN from {login.source.noted} is longer than the {longest} bytes that the token takes"
             )
-        warning = decide_flags(now.login, token.label, login.rules)
-        notes = LoginNotes(self._state_folder, token)
-        known = settled(notes.read(), now.login)
+        warning = decide_flags(seen.login, seen.token.label, login.rules)
+        notes = LoginNotes(self._needed_folder(), seen.token)
+        known = settled(notes.read(), seen.login)
         decide_note(known, login.source, presented, login.rules)
         if warning:
             self._warn(warning)
-        with notes.attempt(known, login.source, presented) as outcome:
-            try:
-                yield
-                outcome.accepted = True
-            except HsmjwtError as error:
-                outcome.refused = error.ckr in PIN_REFUSED
-                outcome.moot = error.ckr == "CKR_USER_ALREADY_LOGGED_IN"
-                raise
+        with notes.attempt(known, login.source, presented):
+            yield seen
 
-    @contextlib.contextmanager
-    def context_login(self, slot: Slot, login: Login, presented: Resolved) -> Iterator[str]:
-        """Hand out the PIN for one context-specific login, under the same rules as the first one."""
-        if self._lock is None:
-            raise LoginError("the key asks for its PIN at each use, and there is no state folder to note it in")
-        self._lock.acquire()
-        try:
-            with self._attempt(slot, login, presented):
-                yield presented.secret.reveal()
-        finally:
-            self.settle()
+    def _seen_again(self, slot: Slot) -> Slot:
+        """Read the token's flags afresh; raises TokenError where it is gone or another one is in its slot."""
+        assert slot.token is not None  # noqa: S101
+        now = _read_slot(slot.handle)
+        if not self._sessions and (now.token is None or not _may_log_in(now)):
+            self._start_afresh()
+            now = next((each for each in self._slots() if each.token == slot.token), now)
+        if now.token is None:
+            raise TokenError(f"token '{slot.token.label}' is gone", hint="hsmjwt slot list shows what is there")
+        if now.token != slot.token:
+            raise TokenError(f"another token took the place of '{slot.token.label}' in its slot")
+        return now
+
+    def _needed_folder(self) -> str:
+        if isinstance(self._state_folder, str):
+            return self._state_folder
+        raise self._state_folder
 
 
 def _load(path: str) -> libraries.Library:
+    """Load a module; one that failed over a file that somebody else was writing gets a second chance."""
     try:
         return libraries.load(path)
     except HsmjwtError as error:
         if error.ckr != "CKR_GENERAL_ERROR":
             raise
     time.sleep(_SECOND_LOOK_AFTER)
+    return libraries.load(path)
+
+
+def _read_slot(handle: Any) -> Slot:
+    info = SlotInfo(slot_id=handle.slot_id, description=handle.slot_description, manufacturer=handle.manufacturer_id)
     try:
-        return libraries.load(path)
-    except HsmjwtError as error:
-        if error.ckr == "CKR_GENERAL_ERROR" and "softhsm" in path:
-            raise TokenError(
-                "SoftHSM cannot read its configuration (C_Initialize gave CKR_GENERAL_ERROR)",
-                hint='set SOFTHSM2_CONF to a softhsm2.conf that you may read, or: eval "$(hsmjwt softhsm env)"',
-                ckr=error.ckr,
-            ) from None
-        raise
+        with translated("C_GetTokenInfo"):
+            token = handle.get_token()
+            about = _about(token)
+            flags = tuple(str(flag.name) for flag in pkcs11.TokenFlag if flag in token.flags)
+    except HsmjwtError as error:  # one broken reader must not hide the others
+        return Slot(info, handle, problem=None if error.ckr in EMPTY else error.message)
+    login = LoginFlags(
+        login_required="LOGIN_REQUIRED" in flags,
+        pin_initialized="USER_PIN_INITIALIZED" in flags,
+        count_low="USER_PIN_COUNT_LOW" in flags,
+        final_try="USER_PIN_FINAL_TRY" in flags,
+        locked="USER_PIN_LOCKED" in flags,
+        to_be_changed="USER_PIN_TO_BE_CHANGED" in flags,
+    )
+    return Slot(info, handle, about, flags, login)
 
 
-def _with_token(info: SlotInfo, handle: Any, token: Any) -> Slot:
-    flags = tuple(str(flag.name) for flag in pkcs11.TokenFlag if flag in token.flags)
-    return Slot(
-        info,
-        handle,
-        TokenInfo(
-            label=token.label,
-            serial=token.serial.decode("utf-8", "replace").rstrip(),
-            model=token.model,
-            manufacturer=token.manufacturer_id,
-        ),
-        flags,
-        LoginFlags(
-            login_required="LOGIN_REQUIRED" in flags,
-            initialized="TOKEN_INITIALIZED" in flags,
-            pin_initialized="USER_PIN_INITIALIZED" in flags,
-            count_low="USER_PIN_COUNT_LOW" in flags,
-            final_try="USER_PIN_FINAL_TRY" in flags,
-            locked="USER_PIN_LOCKED" in flags,
-            to_be_changed="USER_PIN_TO_BE_CHANGED" in flags,
-            protected_path="PROTECTED_AUTHENTICATION_PATH" in flags,
-        ),
+def _about(token: Any) -> TokenInfo:
+    return TokenInfo(
+        label=token.label,
+        serial=token.serial.decode("utf-8", "replace").rstrip("\0 "),
+        model=token.model,
+        manufacturer=token.manufacturer_id,
     )
 
 
-def _listed(first: str, lines: list[str]) -> str:
-    return "\n  ".join((first, *lines))
+def _name(token: TokenInfo) -> tuple[str, str]:
+    return token.label, token.serial
+
+
+def _may_log_in(slot: Slot) -> bool:
+    """Tell whether the flags make sense for a token that is used: it asks for no login, or there is a user PIN."""
+    return slot.login is not None and (slot.login.pin_initialized or not slot.login.login_required)
+
+
+def _uris(slots: list[Slot]) -> list[str]:
+    return [
+        format_token_uri(slot.token, slot.info.slot_id if slot.twin else None)
+        for slot in slots
+        if slot.token is not None
+    ]
+
+
+def _listed(first: str, slots: list[Slot]) -> str:
+    return "\n  ".join((first, *_uris(slots)))

@@ -1,7 +1,7 @@
 """Keys on a token: from a URI to exactly one object, from an object to what it says of itself.
 
-Every value is checked before a search template is built: python-pkcs11 frees memory that it never filled where a value
-of a template fails to pack, and the process dies.
+Every value is checked before a search template is built, and what packs it takes anything: python-pkcs11 frees memory
+that it never filled where a value of a template fails to pack, and the process dies.
 """
 
 from __future__ import annotations
@@ -11,42 +11,34 @@ from typing import Any, Literal
 
 import msgspec
 
-from hsmjwt.errors import DeviceError, HsmjwtError, KeyNotFoundError, KeyNotUniqueError, KeyUnfitError
+from hsmjwt.errors import HsmjwtError, KeyNotFoundError, KeyNotUniqueError, KeyUnfitError
 from hsmjwt.hsm.binding import pkcs11
 from hsmjwt.hsm.faults import translated
-from hsmjwt.hsm.uri import KeyUri, TokenInfo, format_object_uri, hex_hint
+from hsmjwt.hsm.uri import KeyUri, TokenInfo, format_object_uri, hex_hint, parse
 from hsmjwt.jose.keys import PublicKey, RsaKey
 
-Kind = Literal["private", "public", "cert"]
+Kind = Literal["private", "public"]
 
-_CLASSES: dict[Kind, str] = {"private": "PRIVATE_KEY", "public": "PUBLIC_KEY", "cert": "CERTIFICATE"}
+_CLASSES: dict[Kind, str] = {"private": "PRIVATE_KEY", "public": "PUBLIC_KEY"}
+_KINDS: dict[Any, Kind] = {pkcs11.ObjectClass[name]: kind for kind, name in _CLASSES.items()}
 _TYPES = {"RSA": "rsa", "EC": "ec", "EC_EDWARDS": "ed25519"}
-_HOPELESS = (
+_UNTOLD = (  # what tokens answer for an attribute that they will not tell; some do so for all with the error of one
     "CKR_ATTRIBUTE_TYPE_INVALID",
     "CKR_ATTRIBUTE_SENSITIVE",
-    "CKR_FUNCTION_FAILED",
     "CKR_ATTRIBUTE_VALUE_INVALID",
+    "CKR_FUNCTION_FAILED",
 )
+_SHOWN = 20  # candidates in a hint; a token may hold thousands
 
-_READ = (
-    "CLASS",
-    "LABEL",
-    "ID",
-    "KEY_TYPE",
-    "MODULUS",
-    "PUBLIC_EXPONENT",
-    "SIGN",
-    "SENSITIVE",
-    "EXTRACTABLE",
-    "NEVER_EXTRACTABLE",
-    "LOCAL",
-    "ALWAYS_AUTHENTICATE",
-)
-_READ_TO_SIGN = ("LABEL", "ID", "KEY_TYPE", "MODULUS", "PUBLIC_EXPONENT", "SIGN", "ALWAYS_AUTHENTICATE")
+NAMES = ("LABEL", "ID")
+"""The attributes that tell a key from another one of its kind."""
+
+_TO_SIGN = (*NAMES, "KEY_TYPE", "MODULUS", "PUBLIC_EXPONENT", "SIGN", "ALWAYS_AUTHENTICATE")
+_ALL = (*_TO_SIGN, "SENSITIVE", "EXTRACTABLE", "NEVER_EXTRACTABLE", "LOCAL")
 
 
 class KeyObject(msgspec.Struct, frozen=True):
-    """An object on a token: `handle` is python-pkcs11's, `about` what it says of itself, by attribute name.
+    """A key on a token: `handle` is python-pkcs11's, `about` what it says of itself, by attribute name.
 
     An attribute that the token does not tell is absent from `about`.
     """
@@ -85,8 +77,7 @@ class KeyObject(msgspec.Struct, frozen=True):
 
     def uri(self, slot_id: int | None = None) -> str:
         """Return the full URI of this object."""
-        label = self.label if self.label is None or _is_text(self.label) else None
-        return format_object_uri(self.token, label=label, id=self.id, type=self.kind, slot_id=slot_id)
+        return format_object_uri(self.token, label=self.label, id=self.id, type=self.kind, slot_id=slot_id)
 
     def public_key(self) -> PublicKey:
         """Return the public key that the object itself holds; raises KeyUnfitError where it does not."""
@@ -103,7 +94,9 @@ class KeyObject(msgspec.Struct, frozen=True):
 
     def sign(self, data: bytes, mechanism: str, pin: str | None = None) -> bytes:
         """Sign `data` by the mechanism of that name; `pin` is for a key that asks for one at each use."""
-        with translated("C_Sign"):
+        if not hasattr(self.handle, "sign"):
+            raise KeyUnfitError("the token does not say that the key may sign", hint="it tells no CKA_SIGN for it")
+        with translated("C_SignInit or C_Sign" if pin is None else "C_SignInit, C_Login or C_Sign"):
             signature: bytes = self.handle.sign(data, mechanism=pkcs11.Mechanism[mechanism], pin=pin)
         return signature
 
@@ -118,7 +111,7 @@ def label_mapper() -> Any:
     mapper = pkcs11.attributes.AttributeMapper()
     mapper.register_handler(
         pkcs11.Attribute.LABEL,
-        lambda text: text.encode("utf-8"),
+        lambda text: str(text).encode("utf-8", "replace"),  # never fails: see the top of this file
         lambda data: data.decode("utf-8", "surrogateescape"),
     )
     for attribute, enum in (("CLASS", pkcs11.ObjectClass), ("KEY_TYPE", pkcs11.KeyType)):
@@ -151,48 +144,49 @@ def find_signing_key(session: Any, uri: KeyUri, token: TokenInfo, slot_id: int |
     uri = uri.for_private()
     if uri.type != "private":
         raise KeyUnfitError(f"'{uri}' does not name a private key", hint="leave type out, or write type=private")
-    found = search(session, uri, token, _READ_TO_SIGN)
-    if len(found) == 1:
-        return found[0]
-    raise _not_one(session, uri, token, slot_id, found)
+    return _one(session, uri, token, slot_id, _TO_SIGN)
 
 
 def find_object(session: Any, uri: KeyUri, token: TokenInfo, slot_id: int | None) -> KeyObject:
-    """Return the one key, private or public, that the URI selects, with all that it says of itself."""
-    found = search(session, uri, token, _READ)
+    """Return the one key, private or public, that the URI selects, with all that it says of itself.
+
+    Raises KeyNotFoundError and KeyNotUniqueError with the candidates' URIs.
+    """
+    return _one(session, uri, token, slot_id, _ALL)
+
+
+def _one(session: Any, uri: KeyUri, token: TokenInfo, slot_id: int | None, attributes: tuple[str, ...]) -> KeyObject:
+    found = search(session, uri, token, attributes)
     if len(found) == 1:
         return found[0]
-    raise _not_one(session, uri, token, slot_id, found)
+    raise _several(uri, slot_id, found) if found else _none(session, uri, token, slot_id)
 
 
-def search(session: Any, uri: KeyUri, token: TokenInfo, attributes: Iterable[str] = _READ) -> list[KeyObject]:
-    """Return the keys that the URI's object attributes select; none where it holds an attribute that nothing has."""
-    if uri.unknown or (uri.type is not None and uri.type not in _CLASSES):
+def search(session: Any, uri: KeyUri, token: TokenInfo, attributes: Iterable[str] = _ALL) -> list[KeyObject]:
+    """Return the keys that the URI's object attributes select; none where it asks for what no key can have."""
+    if uri.unknown or uri.type not in (None, *_CLASSES) or not _encodes(uri.object or ""):
         return []
     template: dict[Any, Any] = {}
-    if uri.type is not None:
+    if uri.type == "private" or uri.type == "public":  # noqa: PLR1714 - the type checker follows this form alone
         template[pkcs11.Attribute.CLASS] = pkcs11.ObjectClass[_CLASSES[uri.type]]
     if uri.object is not None:
         template[pkcs11.Attribute.LABEL] = uri.object
     if uri.id is not None:
-        template[pkcs11.Attribute.ID] = uri.id
+        template[pkcs11.Attribute.ID] = bytes(uri.id)
     with translated("C_FindObjects"):
-        handles = list(session.get_objects(template))
+        handles = list(session.get_objects(template))  # to the end: the session does nothing else meanwhile
     names = tuple(attributes)
     found = []
     for handle in handles:
-        kind = uri.type if uri.type in _CLASSES and "CLASS" not in names else _kind(handle)
-        if kind == "private" or kind == "public":  # noqa: PLR1714 - the type checker follows this form alone
+        kind = _KINDS.get(getattr(handle, "object_class", None))
+        if kind is not None:
             found.append(KeyObject(handle, read_attributes(handle, names), token, kind))
     # Some tokens take a template as a hint; what does not fit it is not a match.
     return [item for item in found if uri.matches_object(item.label, item.id, item.kind)]
 
 
-def _kind(handle: Any) -> Kind | None:
-    with translated("C_GetAttributeValue"):
-        value = handle[pkcs11.Attribute.CLASS]
-    names: dict[Any, Kind] = {pkcs11.ObjectClass[name]: kind for kind, name in _CLASSES.items()}
-    return names.get(value)
+def _encodes(text: str) -> bool:
+    return not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def read_attributes(handle: Any, names: Iterable[str]) -> dict[str, Any]:
@@ -203,25 +197,26 @@ def read_attributes(handle: Any, names: Iterable[str]) -> dict[str, Any]:
             values = handle.get_attributes(list(wanted.values()))
         return {name: values[attribute] for name, attribute in wanted.items() if attribute in values}
     except HsmjwtError as error:
-        if error.ckr not in _HOPELESS:
+        if error.ckr not in _UNTOLD:
             raise
     about = {}
-    for name, attribute in wanted.items():  # some tokens answer for all with the error of one
+    for name, attribute in wanted.items():
         try:
             with translated("C_GetAttributeValue"):
                 about[name] = handle[attribute]
-        except DeviceError as error:
-            if error.ckr not in _HOPELESS:
+        except HsmjwtError as error:
+            if error.ckr not in _UNTOLD:
                 raise
     return about
 
 
 def public_half(session: Any, key: KeyObject) -> KeyObject | None:
     """Return the public object with the same id, else the same label; None where there is not exactly one."""
-    every = search(session, KeyUri(type="public"), key.token)
-    by_id = [item for item in every if key.id and item.id == key.id]
-    found = by_id or [item for item in every if item.label == key.label]
-    return found[0] if len(found) == 1 else None
+    for mark in (KeyUri(type="public", id=key.id), KeyUri(type="public", object=key.label)):
+        found = search(session, mark, key.token) if mark.id or mark.object else []
+        if found:
+            return found[0] if len(found) == 1 else None
+    return None
 
 
 def certificate_ids(session: Any) -> set[bytes]:
@@ -231,32 +226,46 @@ def certificate_ids(session: Any) -> set[bytes]:
     return {read_attributes(handle, ("ID",)).get("ID", b"") for handle in handles}
 
 
-def _not_one(session: Any, uri: KeyUri, token: TokenInfo, slot_id: int | None, found: list[KeyObject]) -> HsmjwtError:
-    if found:
-        lines = [item.uri(slot_id) for item in found]
-        if len(set(lines)) < len(lines):
-            return KeyNotUniqueError(
-                f"{len(found)} keys fit '{uri}', and share label and id",
-                hint="give one of them another id, for example with pkcs11-tool --set-id; no URI tells them apart",
-            )
-        return KeyNotUniqueError(f"{len(found)} keys fit '{uri}'", hint="\n  ".join(("pick one of these:", *lines)))
-    every = search(session, KeyUri(type="private"), token)
-    public = search(session, msgspec.structs.replace(uri, type="public"), token) if uri.type == "private" else []
-    if public:
+def _several(uri: KeyUri, slot_id: int | None, found: list[KeyObject]) -> KeyNotUniqueError:
+    """Say that a URI is too wide, with URIs that select one key each; where there are none such, say that."""
+    message = f"{len(found)} keys fit '{uri}'"
+    if all(_alone(key, found) for key in found[:_SHOWN]):
+        return KeyNotUniqueError(message, hint=_listed("pick one of these:", found, slot_id))
+    advice = "give one another label or id, for example with pkcs11-tool --set-id"
+    return KeyNotUniqueError(
+        f"{message}, and no URI tells some of them apart",
+        hint=_listed(f"{advice}; these can be picked:", found, slot_id) or advice,
+    )
+
+
+def _none(session: Any, uri: KeyUri, token: TokenInfo, slot_id: int | None) -> KeyNotFoundError:
+    """Say that no key fits: which part of the URI is to blame, and what is there."""
+    if uri.type == "private" and search(session, msgspec.structs.replace(uri, type="public"), token, NAMES):
         return KeyNotFoundError(
             f"only the public half of '{uri}' is there: the token shows no private key for it",
             hint="the private key may be on another token, or visible only after a login (--pin-source)",
         )
-    parts = [uri.unknown_hint() if uri.unknown else None, hex_hint(uri)]
-    parts.append(
-        "\n  ".join(("these private keys are on the token:", *(item.uri(slot_id) for item in every)))
-        if every
-        else "the token shows no private key; hsmjwt key generate makes one, and a login may be needed (--pin-source)"
+    there = search(session, KeyUri(type="private"), token, NAMES)
+    parts = (
+        uri.unknown_hint(),
+        hex_hint(uri),
+        _listed("these private keys are on the token:", there, slot_id)
+        or "the token shows no private key; hsmjwt key generate makes one, and a login may be needed (--pin-source)",
     )
     return KeyNotFoundError(
         f"no key fits '{uri}' on token '{token.label}'", hint="; ".join(part for part in parts if part)
     )
 
 
-def _is_text(text: str) -> bool:
-    return not any("\ud800" <= char <= "\udfff" for char in text)
+def _listed(first: str, keys: list[KeyObject], slot_id: int | None) -> str:
+    """Return a hint with the URIs that select one of these keys each, one a line; empty where there is none."""
+    lines = sorted(key.uri(slot_id) for key in keys[:_SHOWN] if _alone(key, keys))
+    if len(keys) > _SHOWN:
+        lines.append(f"and {len(keys) - _SHOWN} more: hsmjwt key list shows all")
+    return "\n  ".join((first, *lines)) if lines else ""
+
+
+def _alone(key: KeyObject, keys: list[KeyObject]) -> bool:
+    """Tell whether the key's own URI selects it and no other one."""
+    own = parse(key.uri())
+    return sum(own.matches_object(other.label, other.id, other.kind) for other in keys) == 1

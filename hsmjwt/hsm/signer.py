@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import threading
 from collections.abc import Callable, Sequence
 
 import msgspec
 
-from hsmjwt.errors import DeviceError, HsmjwtError, KeyUnfitError
+from hsmjwt.errors import DeviceError, HsmjwtError, KeyNotFoundError, KeyUnfitError
 from hsmjwt.hsm.faults import REOPEN
 from hsmjwt.hsm.module import Login, Module, Slot
 from hsmjwt.hsm.objects import KeyObject, find_signing_key, public_half
 from hsmjwt.hsm.uri import KeyUri
-from hsmjwt.jose.algorithms import Algorithm
+from hsmjwt.jose.algorithms import Algorithm, misfit
 from hsmjwt.jose.keys import PublicKey
-from hsmjwt.secret import Resolved
-
-_LEAST_BITS = 2048  # RFC 7518, section 3.3
 
 
 class Way(msgspec.Struct, frozen=True):
@@ -45,7 +44,8 @@ WAYS: dict[str, tuple[Way, ...]] = {
 class Pkcs11Signer:
     """Signs with one key on one token; the key is searched once and found again only after a lost session.
 
-    The caller wraps it so that every signature is verified before it is used.
+    Several threads may use it; they take turns. The caller wraps it so that every signature is verified before it is
+    used.
     """
 
     def __init__(
@@ -58,41 +58,45 @@ class Pkcs11Signer:
     ) -> None:
         """Log in and find the key; raises what either raises, KeyUnfitError for a key that must not sign."""
         self._module, self._slot, self._uri, self._login, self._say = module, slot, uri, login, say
-        self._presented: Resolved | None = None
-        session = module.login(slot, msgspec.structs.replace(login, read=self._read_pin))
-        self._key = self._find(session)
-        self.uri = self._key.uri(module.slot_id_needed(slot))
-        self.public_key = self._public_key(session)
+        self._slot_id = module.slot_id_needed(slot)
+        self._recovering = threading.Lock()
+        session = module.login(slot, login)
+        try:
+            self._key = self._find(session)
+        except HsmjwtError as error:
+            if error.ckr not in REOPEN:
+                raise
+            session, self._key = self._find_anew(error.ckr)
+        self.uri = self._key.uri(self._slot_id)
+        self.public_key = self._public_key(session, self._key)
         if self._key.about.get("SIGN") is False:
             raise KeyUnfitError(f"the key '{self.uri}' may not sign", hint="its CKA_SIGN attribute is false")
-        if self.public_key.bits < _LEAST_BITS:
-            raise KeyUnfitError(
-                f"the key has {self.public_key.bits} bits, and RS256 needs {_LEAST_BITS} (RFC 7518, section 3.3)",
-                hint="hsmjwt key generate --type rsa:3072 makes a new one",
-            )
         self._offered = frozenset(module.mechanisms(slot))
         self._refused: set[str] = set()
-
-    def _read_pin(self, token: object) -> Resolved:
-        self._presented = self._login.read(token)  # type: ignore[arg-type]
-        return self._presented
 
     def _find(self, session: object) -> KeyObject:
         token = self._slot.token
         assert token is not None  # noqa: S101 - find_token returns no other
-        return find_signing_key(session, self._uri, token, self._module.slot_id_needed(self._slot))
+        return find_signing_key(session, self._uri, token, self._slot_id)
 
-    def _public_key(self, session: object) -> PublicKey:
+    @staticmethod
+    def _public_key(session: object, key: KeyObject) -> PublicKey:
         try:
-            return self._key.public_key()
+            return key.public_key()
         except KeyUnfitError:
-            half = public_half(session, self._key) if self._key.type == "rsa" else None
+            half = public_half(session, key) if key.type == "rsa" else None
             if half is None:
                 raise
             return half.public_key()
 
     def ways(self, alg: Algorithm) -> Sequence[Way]:
-        """Return the ways that the token's list allows; raises DeviceError where there is none."""
+        """Return the ways that the token's list allows.
+
+        Raises KeyUnfitError where the algorithm may not be used with the key, DeviceError where there is no way.
+        """
+        reason = misfit(alg, self.public_key)
+        if reason is not None:
+            raise KeyUnfitError(reason, hint="hsmjwt key generate --type rsa:3072 makes a new one")
         known = WAYS.get(alg.name, ())
         usable = [way for way in known if way.mechanism in self._offered and way.mechanism not in self._refused]
         if not usable:
@@ -107,39 +111,56 @@ class Pkcs11Signer:
     def sign(self, message: bytes, alg: Algorithm) -> bytes:
         """Return the signature over `message` in JOSE form.
 
-        A mechanism that the token lists and then refuses is passed over; a session that got lost is replaced once.
+        A mechanism that the token lists and then refuses is passed over; a session or a login that got lost is
+        replaced once. Raises DeviceError, KeyUnfitError and what a login raises; UsageError in a forked process.
         """
-        for recovered in (False, True):
-            try:
-                return self._sign(message, alg)
-            except HsmjwtError as error:
-                if recovered or error.ckr not in REOPEN:
-                    raise
-                self._say(f"the session was lost ({error.ckr}); one more try with a new one")
-                self._key = self._find(self._module.renew(self._slot))
-        raise AssertionError("unreachable")  # pragma: no cover
-
-    def _sign(self, message: bytes, alg: Algorithm) -> bytes:
         self._module.library.check_process()
-        for way in self.ways(alg):
+        with self._module.library.turn:
+            key = self._key
             try:
-                signature = self._by(way, way.prepare(message, alg))
+                return self._sign(key, message, alg)
+            except HsmjwtError as error:
+                if error.ckr not in REOPEN:
+                    raise
+                key = self._recovered(key, error.ckr)
+            return self._sign(key, message, alg)
+
+    def _recovered(self, lost: KeyObject, ckr: str | None) -> KeyObject:
+        """Return the key as a new session shows it; of several threads that lost it one looks for it."""
+        with self._recovering:
+            if self._key is lost:
+                found = self._find_anew(ckr)[1]
+                if found.about.get("MODULUS") != lost.about.get("MODULUS"):
+                    raise KeyUnfitError(f"another key took the place of '{self.uri}'", hint="start anew to use it")
+                self._key = found
+            return self._key
+
+    def _find_anew(self, ckr: str | None) -> tuple[object, KeyObject]:
+        """Open another session and search the key there; a key that was there is gone where the login is."""
+        self._say(f"the session was lost ({ckr}); one more try with a new one")
+        if ckr != "CKR_USER_NOT_LOGGED_IN":
+            with contextlib.suppress(KeyNotFoundError):
+                session = self._module.renew(self._slot)
+                return session, self._find(session)
+        session = self._module.login_again(self._slot, self._login)
+        return session, self._find(session)
+
+    def _sign(self, key: KeyObject, message: bytes, alg: Algorithm) -> bytes:
+        while True:
+            way = self.ways(alg)[0]
+            try:
+                signature = self._by(way, key, way.prepare(message, alg))
             except DeviceError as error:
                 if error.ckr != "CKR_MECHANISM_INVALID":
                     raise
                 self._refused.add(way.mechanism)
                 self._say(f"the token lists CKM_{way.mechanism} and refuses it")
-                continue
-            self._say(f"signed by CKM_{way.mechanism}")
-            return signature
-        self.ways(alg)
-        raise AssertionError("unreachable")  # pragma: no cover
+            else:
+                self._say(f"signed by CKM_{way.mechanism}")
+                return signature
 
-    def _by(self, way: Way, data: bytes) -> bytes:
-        if not self._key.about.get("ALWAYS_AUTHENTICATE") or self._slot.login is None:
-            return self._key.sign(data, way.mechanism)
-        token = self._slot.token
-        assert token is not None  # noqa: S101
-        presented = self._presented or self._read_pin(token)
-        with self._module.context_login(self._slot, self._login, presented) as pin:
-            return self._key.sign(data, way.mechanism, pin)
+    def _by(self, way: Way, key: KeyObject, data: bytes) -> bytes:
+        if not key.about.get("ALWAYS_AUTHENTICATE"):
+            return key.sign(data, way.mechanism)
+        with self._module.context_login(self._slot, self._login) as pin:
+            return key.sign(data, way.mechanism, pin)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 import time
 from collections.abc import Callable
@@ -128,16 +129,26 @@ class TokenBroker:
             try:
                 return read_answer(transport.post(request, self._deadline), request=request)
             except NetworkError as failure:
-                wait = retry_wait(failure, attempt, rand=random.random) if self._renews() else None
-                if wait is None or self._deadline.over():
-                    raise
-                if self._profile.jti_mode == "none":  # the same second would sign the same bytes, which is a replay
-                    wait = max(wait, int(signed_at) + 1 - time.time())
-                left = self._deadline.remaining()
-                if left is not None and wait >= left:
+                wait = self._wait(failure, attempt, signed_at)
+                if wait is None:
                     raise
                 self._note(f"request {attempt} failed ({failure.message}); the next one in {wait:.1f} s")
-                time.sleep(max(0.0, wait))
+                time.sleep(wait)
+
+    def _wait(self, failure: NetworkError, attempt: int, signed_at: float) -> float | None:
+        """Return how long to wait before the next request; None where there is none, and the hint then says why."""
+        wait = retry_wait(failure, attempt, rand=random.random) if self._renews() else None
+        if wait is None:
+            if failure.hint is None and attempt > 1:
+                failure.hint = f"{attempt} requests were made"
+            return None
+        if self._profile.jti_mode == "none":  # the same second would sign the same bytes, which is a replay
+            wait = max(wait, int(signed_at) + 1 - time.time())
+        left = self._deadline.remaining()
+        if left is not None and wait >= left:
+            failure.hint = f"the next request would come in {math.ceil(wait)} s, and --timeout leaves {int(left)} s"
+            return None
+        return max(0.0, wait)
 
     def _renews(self) -> bool:
         """Tell whether another assertion would differ from the last one by more than its time of day."""

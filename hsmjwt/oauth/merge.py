@@ -6,6 +6,9 @@ profile's place in the order.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from typing import Any
+
 from hsmjwt.config import ProfileTable
 from hsmjwt.errors import UsageError
 from hsmjwt.guard.policy import is_reserved_typ
@@ -74,27 +77,54 @@ def _flag_claims(flags: SigningFlags) -> Names:
             names.name(key, when(text, flag(f"--{key}")), flag(f"--{key}"))
     if flags.jti is not None:
         names.name("jti", _jti(flags.jti), flag("--jti"))
-    for pair in flags.claim:
-        name, text = _split(pair, "--claim", "NAME=TEXT")
-        _add_claim(names, name, text, flag("--claim"))
-    for pair in flags.claim_json:
-        name, text = _split(pair, "--claim-json", "NAME=JSON")
-        try:
-            value = load(text, noun="claim", root=name)
-        except EncodingFault as fault:
-            raise UsageError(
-                f"--claim-json {quoted(name)}: {fault}", hint="a text stands in quotes: --claim-json 'name=\"text\"'"
-            ) from None
-        _add_claim(names, name, value, flag("--claim-json"))
-    if flags.claims_file is not None:
-        file = flag(f"claims file {quoted(flags.claims_file_name)}")
-        try:
-            members = load_object(flags.claims_file.removeprefix(_BOM), noun="claim")
-        except EncodingFault as fault:
-            raise file.fault(str(fault), hint="the file holds one JSON object in UTF-8") from None
-        for name, value in members.items():
-            _add_claim(names, name, value, file)
+    for kind, given in _in_order(flags):
+        _FURTHER[kind](names, given, flags)
     return names
+
+
+def _in_order(flags: SigningFlags) -> Iterator[tuple[str, Any]]:
+    """Yield what names further claims as it was given; what `order` does not tell of comes last."""
+    left: dict[str, list[Any]] = {
+        "claim": list(flags.claim),
+        "claim_json": list(flags.claim_json),
+        "claims_file": [] if flags.claims_file is None else [flags.claims_file],
+    }
+    for kind in (*flags.order, *(kind for kind, texts in left.items() for _ in texts)):
+        if left[kind]:
+            yield kind, left[kind].pop(0)
+
+
+def _claim(names: Names, pair: str, _flags: SigningFlags) -> None:
+    name, text = _split(pair, "--claim", "NAME=TEXT")
+    _add_claim(names, name, text, flag("--claim"))
+
+
+def _claim_json(names: Names, pair: str, _flags: SigningFlags) -> None:
+    name, text = _split(pair, "--claim-json", "NAME=JSON")
+    try:
+        value = load(text, noun="claim", root=name)
+    except EncodingFault as fault:
+        raise UsageError(
+            f"--claim-json {quoted(name)}: {fault}", hint="a text stands in quotes: --claim-json 'name=\"text\"'"
+        ) from None
+    _add_claim(names, name, value, flag("--claim-json"))
+
+
+def _claims_file(names: Names, data: bytes, flags: SigningFlags) -> None:
+    file = flag(f"claims file {quoted(flags.claims_file_name)}")
+    try:
+        members = load_object(data.removeprefix(_BOM), noun="claim")
+    except EncodingFault as fault:
+        raise file.fault(str(fault), hint="the file holds one JSON object in UTF-8") from None
+    for name, value in members.items():
+        _add_claim(names, name, value, file)
+
+
+_FURTHER: dict[str, Callable[[Names, Any, SigningFlags], None]] = {
+    "claim": _claim,
+    "claim_json": _claim_json,
+    "claims_file": _claims_file,
+}
 
 
 def _profile_claims(table: ProfileTable, source: Source) -> Names:

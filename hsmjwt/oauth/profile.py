@@ -103,6 +103,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         uri = msgspec.structs.replace(self.key_uri, pin_source=None, pin_value=None)
         parts = {
             "format": 1,
+            "profile": self.name,  # `cache clear NAME` must find all that the profile is served
             "provider": self.provider,
             "key": str(uri),
             "module": None if self.module is None else ascii(self.module),

@@ -13,7 +13,8 @@ _ANY_BYTES = frozenset(("pin_source", "ca_file", "claims_file_name", "module"))
 class SigningFlags(msgspec.Struct, frozen=True, kw_only=True):
     """One field for each flag, None or empty where it was not given.
 
-    `claims_file` is what the file held, `claims_file_name` its name for messages.
+    `claims_file` is what the file held, `claims_file_name` its name for messages. `order` holds the names of the fields
+    `claim`, `claim_json` and `claims_file`, once for each time that they were given: claims are written in that order.
     """
 
     provider: str | None = None
@@ -35,6 +36,7 @@ class SigningFlags(msgspec.Struct, frozen=True, kw_only=True):
     claim_json: tuple[str, ...] = ()
     claims_file: bytes | None = None
     claims_file_name: str = "-"
+    order: tuple[str, ...] = ()
     header: tuple[str, ...] = ()
     grant: str | None = None
     token_url: str | None = None

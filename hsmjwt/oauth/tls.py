@@ -28,7 +28,7 @@ def context(ca_file: str | None, environ: Mapping[str, str], warn: Callable[[str
     ConfigError for a file that cannot be read or holds no certificate. `warn` hears that SSLKEYLOGFILE is dropped.
     """
     if environ.get("SSLKEYLOGFILE"):
-        warn("SSLKEYLOGFILE is set and was ignored: whoever reads that file reads the tokens")
+        warn("warning: SSLKEYLOGFILE is set and was ignored: whoever reads that file reads the tokens")
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # create_default_context would take the key log from the environment
     made.minimum_version = ssl.TLSVersion.TLSv1_2
     made.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # a CA file may name the intermediate alone, as with curl

@@ -207,7 +207,8 @@ def _body(response: requests.Response, deadline: Deadline) -> tuple[bytes, bool]
         if status == 429 or status >= 500:
             return b"", False
         raise
-    if not body and status < 300 and not ("Content-Length" in headers or "Transfer-Encoding" in headers):
+    lengths = "Content-Length", "Transfer-Encoding"
+    if not body and status < 300 and status != 204 and not any(name in headers for name in lengths):
         # The header may be cut, too: http.client takes the end of the data for the end of the header.
         raise http.client.RemoteDisconnected("no body and no length")
     return bytes(body[:BODY_LIMIT]), len(body) > BODY_LIMIT
@@ -236,6 +237,8 @@ class _Words:
         unreached = self._unreached(causes)
         if unreached is not None:
             return ConnectionFault(f"{self._server} {unreached}")
+        if any("handshake" in str(cause) for cause in causes if isinstance(cause, TimeoutError)):
+            return TlsFault(f"{self._server} was silent in the TLS handshake for {self._connect}")
         if _first(causes, exceptions.ReadTimeoutError) or _first(causes, TimeoutError):
             return ReadTimeout(f"{self._server} was silent for {self._read}")
         return self._broken(causes)

@@ -2,17 +2,16 @@
 
 KEY.json holds a token, KEY.lock is locked by who fetches it, KEY.bad is what was no token of ours, KEY.*.tmp is being
 written. A lock file stands for one flight: who removes it, as `clear` does, makes what that flight brings home
-worthless, so that no token that was asked for before `clear` is found after it.
+worthless, so that no token that was asked for before `clear` is found after it. Whoever brings a token home removes
+what has ended, of keys that nobody fetches.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import stat
-import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -21,12 +20,12 @@ import msgspec
 from hsmjwt.bearer import AccessToken
 from hsmjwt.deadline import Deadline
 from hsmjwt.errors import ConfigError
+from hsmjwt.store import flight
 
 T = TypeVar("T")
 
 _VERSION = 1
 _LARGEST = 4 * 1024 * 1024  # an answer has 1 MiB at most
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.1  # seconds between two tries for a lock
 _NOTICE = "on-disk-notice"
 _HEX = set("0123456789abcdef")
 _OPEN = os.O_CLOEXEC | os.O_NOFOLLOW
@@ -104,6 +103,8 @@ class FileStore:
             content = msgspec.json.encode(record)
             with self._folder(create=True) as folder:
                 self._write(folder, key, content)
+                if key in self._held:
+                    _prune(folder, key, token.fetched_at)
         except (OSError, ValueError) as error:
             self._unusable(error)
 
@@ -120,7 +121,7 @@ class FileStore:
         lock = None
         try:
             with self._folder(create=True) as folder:
-                lock = _locked(folder, key, deadline)
+                lock = flight.wait(folder, key, deadline)
         except OSError as error:
             self._unusable(error)
         finally:
@@ -133,7 +134,7 @@ class FileStore:
             yield
         finally:
             del self._held[key]
-            _release(lock)
+            flight.end(lock)
 
     def entries(self) -> list[Entry]:
         """List what is cached, by profile and scope; files that are no tokens of ours are left out.
@@ -183,21 +184,21 @@ class FileStore:
     def _unusable(self, error: OSError | ValueError) -> None:
         if not self._warned:
             self._warned = True
-            self._warn(f"the token cache {self._path!r} cannot be used, and no token is kept: {_reason(error)}")
+            self._warn(f"warning: the token cache {self._path!r} cannot be used, and no token is kept: {_reason(error)}")
 
     def _set_aside(self, folder: int, key: str, bad: _Bad) -> None:
         """Rename a bad file, unless another process holds the key: that one does it, or writes a good file."""
-        lock = None if key in self._held else _try_lock(folder, key)
+        lock = None if key in self._held else flight.begin(folder, key)
         if lock is None and key not in self._held:
             return
         try:
             if os.lstat(f"{key}.json", dir_fd=folder).st_ino == bad.inode:
                 os.replace(f"{key}.json", f"{key}.bad", src_dir_fd=folder, dst_dir_fd=folder)
                 path = os.path.join(self._path, f"{key}.json")
-                self._warn(f"the cache file {path!r} {bad.why}, and was set aside as '{key}.bad'")
+                self._warn(f"warning: the cache file {path!r} {bad.why}, and was set aside as '{key}.bad'")
         finally:
             if lock is not None:
-                _release(lock)
+                flight.end(lock)
 
     def _write(self, folder: int, key: str, content: bytes) -> None:
         if key in self._held:  # else another may be writing
@@ -229,7 +230,7 @@ class FileStore:
 
     def _cleared(self, folder: int, key: str) -> bool:
         """Tell whether the cache was cleared since we began to fetch this token."""
-        return key in self._held and not _is_at(folder, f"{key}.lock", self._held[key])
+        return key in self._held and not flight.is_at(folder, f"{key}.lock", self._held[key])
 
     def _tell_once(self, folder: int) -> None:
         try:
@@ -307,6 +308,34 @@ def _entries(folder: int) -> list[Entry]:
     ]
 
 
+def _prune(folder: int, ours: str, now: float) -> None:
+    """Remove tokens that ended by `now` and what failed flights left, but for keys that somebody fetches."""
+    names = os.listdir(folder)
+    for key in _keys(names):
+        if key == ours or not _ended(folder, key, now):
+            continue
+        with contextlib.suppress(OSError):  # the next one will
+            lock = flight.begin(folder, key)
+            if lock is None:
+                continue
+            try:
+                if _ended(folder, key, now):  # now that nobody else writes it
+                    for name in (f"{key}.json", *(name for name in names if _is_temporary(name, key)), f"{key}.lock"):
+                        _remove(folder, name)
+            finally:
+                flight.end(lock)
+
+
+def _ended(folder: int, key: str, now: float) -> bool:
+    """Tell whether a key has no token, or one that ended; a file that is no token of ours is somebody's to look at."""
+    try:
+        return (_load(folder, key).token.expires_at or 0.0) <= now
+    except FileNotFoundError:
+        return True
+    except (_Bad, OSError):
+        return False
+
+
 def _clear(folder: int, profile: str | None) -> int:
     removed = 0
     names = os.listdir(folder)
@@ -346,50 +375,6 @@ def _remove(folder: int, name: str) -> bool:
     except FileNotFoundError:
         return False
     return True
-
-
-def _locked(folder: int, key: str, deadline: Deadline) -> int:
-    """Lock a key and return the lock's descriptor, trying until the deadline."""
-    pause = _FIRST_PAUSE
-    while (lock := _try_lock(folder, key)) is None:
-        left = deadline.remaining()
-        if left == 0.0:
-            raise deadline.exceeded()
-        time.sleep(pause if left is None else min(pause, left))
-        pause = min(pause * 1.5, _LONGEST_PAUSE)
-    return lock
-
-
-def _try_lock(folder: int, key: str) -> int | None:
-    """Lock a key if nobody else has; a file that was removed before we had its lock counts for nothing."""
-    lock = os.open(f"{key}.lock", os.O_RDWR | os.O_CREAT | _OPEN, 0o600, dir_fd=folder)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        ours = _is_at(folder, f"{key}.lock", lock)
-    except BlockingIOError:
-        ours = False
-    except OSError:
-        os.close(lock)
-        raise
-    if ours:
-        return lock
-    os.close(lock)
-    return None
-
-
-def _release(lock: int) -> None:
-    fcntl.flock(lock, fcntl.LOCK_UN)  # a forked child may hold a copy of the descriptor
-    os.close(lock)
-
-
-def _is_at(folder: int, name: str, fd: int) -> bool:
-    """Tell whether the open file still is the one of that name."""
-    try:
-        there = os.lstat(name, dir_fd=folder)
-    except FileNotFoundError:
-        return False
-    here = os.fstat(fd)
-    return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
 
 
 def _reason(error: OSError | ValueError) -> str:

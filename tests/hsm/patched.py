@@ -1,29 +1,45 @@
-"""Runs hsmjwt with functions of the real module replaced: a token's faults without a compiler.
+"""Runs hsmjwt, or a script, with functions of the real module replaced: a token's faults without a compiler.
 
-    python patched.py FAULT[=ARGUMENT][,FAULT…] hsmjwt-arguments…
+    python patched.py FAULT[,FAULT…] hsmjwt-arguments…
+    python patched.py FAULT[,FAULT…] -c CODE arguments…
 
-SoftHSM's function table is memory that may be written. Each fault puts a callback in place of one function, which
-calls the real one and changes what comes back. `calls:FILE` appends a line to FILE at each C_Login.
+SoftHSM's function table is memory that may be written. Each fault puts a callback in place of one function, which calls
+the real one and changes what comes back. `NAME=0xCODE` answers with a return code in place of the function NAME of
+`FUNCTIONS`, and `NAME=0xCODE*2` does so twice; `NAME~SECONDS` delays it; `NAME!` kills the process in place of it, and
+`NAME!!` after it; `NAME@FILE` notes each call there. The rest stands in `FAULTS`. `-` is no fault.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import re
 import sys
 import time
 
 U, P = ctypes.c_ulong, ctypes.c_void_p
-INITIALIZE, TOKEN_INFO, MECHANISM_LIST, LOGIN, SIGN_INIT, SIGN = 1, 7, 8, 19, 43, 44  # after the version
-SIGNATURES = {
-    INITIALIZE: (P,),
-    TOKEN_INFO: (U, P),
-    MECHANISM_LIST: (U, P, P),
-    LOGIN: (U, U, P, U),
-    SIGN_INIT: (U, P, U),
-    SIGN: (U, P, U, P, P),
+ULONGS = ctypes.POINTER(U)
+FUNCTIONS = {  # the place in CK_FUNCTION_LIST, whose first is its version, and the types of the arguments
+    "init": (1, (P,)),
+    "finalize": (2, (P,)),
+    "slotlist": (5, (ctypes.c_ubyte, P, P)),
+    "tokeninfo": (7, (U, P)),
+    "mechanisms": (8, (U, P, P)),
+    "open": (13, (U, U, P, P, P)),
+    "login": (19, (U, U, P, U)),
+    "logout": (20, (U,)),
+    "destroy": (23, (U, U)),
+    "attributes": (25, (U, U, P, U)),
+    "setattribute": (26, (U, U, P, U)),
+    "findinit": (27, (U, P, U)),
+    "find": (28, (U, P, U, P)),
+    "findfinal": (29, (U,)),
+    "signinit": (43, (U, P, U)),
+    "sign": (44, (U, P, U, P, P)),
+    "keypair": (60, (U, P, P, U, P, U, P, P)),
 }
-FLAGS = {"low": 0x10000, "final": 0x20000, "locked": 0x40000, "change": 0x80000, "nopin": 0x8, "nologin": 0x4}
+FLAGS = {"low": 0x10000, "final": 0x20000, "locked": 0x40000, "change": 0x80000}
+CLEARED = {"nopin": 0x8, "nologin": 0x4}
 _keep = []  # callbacks that C code may call at any time
 
 
@@ -34,102 +50,147 @@ def table():
     return pointer
 
 
-def replace(functions, place, make):
-    kind = ctypes.CFUNCTYPE(U, *SIGNATURES[place])
-    real = kind(functions[place])
-    callback = kind(make(real))
-    _keep.append((real, callback))
+functions = table()
+
+
+def real(name):
+    """The module's own function, as it stands now."""
+    place, types = FUNCTIONS[name]
+    return ctypes.CFUNCTYPE(U, *types)(functions[place])
+
+
+def replace(name, make):
+    """Put `make(the function so far)` in a function's place."""
+    place, types = FUNCTIONS[name]
+    before = real(name)
+    callback = ctypes.CFUNCTYPE(U, *types)(make(before))
+    _keep.append((before, callback))
     functions[place] = ctypes.cast(callback, P).value
 
 
-def add_flag(bit):
-    def make(real):
-        def call(slot, info):
-            result = real(slot, info)
-            flags = ctypes.cast(info + 96, ctypes.POINTER(U))
-            flags[0] = flags[0] & ~bit if bit in (0x8, 0x4) else flags[0] | bit
-            return result
+def answer(name, text):
+    value, _, times = text.partition("*")
+    left = [int(times or -1)]
 
-        return call
-
-    return TOKEN_INFO, make
-
-
-def answer(place, value, times):
-    """Answer with a return code; `times` calls, then the real function."""
-    left = [times]
-
-    def make(real):
+    def make(before):
         def call(*args):
             if left[0] == 0:
-                return real(*args)
+                return before(*args)
             left[0] -= 1
-            return value
+            return int(value, 0)
 
         return call
 
-    return place, make
+    replace(name, make)
 
 
-def flip():
-    def make(real):
-        def call(session, data, size, signature, length):
-            result = real(session, data, size, signature, length)
-            if signature:
-                ctypes.cast(signature, ctypes.POINTER(ctypes.c_ubyte))[7] ^= 1
+def delay(name, seconds):
+    replace(name, lambda before: lambda *args: (time.sleep(float(seconds)), before(*args))[1])
+
+
+def die(name, after):
+    def call(before, args):
+        if after:
+            before(*args)
+        os.kill(os.getpid(), 9)
+        return 0
+
+    replace(name, lambda before: lambda *args: call(before, args))
+
+
+def note(name, file):
+    """One line a call: the name, and of a login whose it is (1 the user's, 2 context-specific)."""
+
+    def call(before, args):
+        with open(file, "a") as lines:
+            lines.write(f"{name} {args[1]}\n" if name == "login" else f"{name}\n")
+        return before(*args)
+
+    replace(name, lambda before: lambda *args: call(before, args))
+
+
+def flag(name, times):
+    """Set a flag of CK_TOKEN_INFO, or take one away; `times` calls, then as it is."""
+    left = [int(times or -1)]
+
+    def make(before):
+        def call(slot, info):
+            result = before(slot, info)
+            flags = ctypes.cast(info + 96, ULONGS)
+            if left[0] != 0 and flags[0] & 0x400:  # CKF_TOKEN_INITIALIZED
+                left[0] -= 1
+                flags[0] = flags[0] | FLAGS[name] if name in FLAGS else flags[0] & ~CLEARED[name]
             return result
 
         return call
 
-    return SIGN, make
+    replace("tokeninfo", make)
 
 
-def short():
-    def make(real):
-        def call(session, data, size, signature, length):
-            result = real(session, data, size, signature, length)
-            if signature:
-                ctypes.cast(length, ctypes.POINTER(U))[0] = 10
+def serial(calls):
+    """Another token is in the slot after so many calls: its serial number differs."""
+    left = [int(calls)]
+
+    def make(before):
+        def call(slot, info):
+            result = before(slot, info)
+            left[0] -= 1
+            if left[0] < 0:
+                ctypes.memmove(info + 80, b"another-one-here", 16)
             return result
 
         return call
 
-    return SIGN, make
+    replace("tokeninfo", make)
 
 
-def sleep(place, seconds):
-    def make(real):
-        def call(*args):
-            time.sleep(seconds)
-            return real(*args)
+def signature(change):
+    """Change what C_Sign returns, not what it says of its size beforehand."""
 
-        return call
-
-    return place, make
-
-
-def count(file):
-    def make(real):
-        def call(*args):
-            with open(file, "a") as lines:
-                lines.write(f"{args[1]}\n")
-            return real(*args)
+    def make(before):
+        def call(session, data, size, out, length):
+            result = before(session, data, size, out, length)
+            if out and result == 0:
+                change(ctypes.cast(out, ctypes.POINTER(ctypes.c_ubyte)), ctypes.cast(length, ULONGS))
+            return result
 
         return call
 
-    return LOGIN, make
+    replace("sign", make)
+
+
+def flip(out, _length):
+    out[7] ^= 1
+
+
+def length(value):
+    return lambda _out, size: size.__setitem__(0, value)
+
+
+def huge(value):
+    """Answer the question for the signature's size with nonsense."""
+
+    def make(before):
+        def call(session, data, size, out, length):
+            if out:
+                return before(session, data, size, out, length)
+            ctypes.cast(length, ULONGS)[0] = int(value, 0)
+            return 0
+
+        return call
+
+    replace("sign", make)
 
 
 def hide(mechanism):
     """Leave a mechanism out of the token's list."""
 
-    def make(real):
+    def make(before):
         def call(slot, entries, amount):
-            result = real(slot, entries, amount)
+            result = before(slot, entries, amount)
             if result == 0 and entries:
-                size = ctypes.cast(amount, ctypes.POINTER(U))
-                listed = ctypes.cast(entries, ctypes.POINTER(U))
-                kept = [listed[i] for i in range(size[0]) if listed[i] != mechanism]
+                size, listed = ctypes.cast(amount, ULONGS), ctypes.cast(entries, ULONGS)
+                kept = [listed[i] for i in range(size[0]) if listed[i] != int(mechanism, 0)]
                 for place, value in enumerate(kept):
                     listed[place] = value
                 size[0] = len(kept)
@@ -137,58 +198,189 @@ def hide(mechanism):
 
         return call
 
-    return MECHANISM_LIST, make
+    replace("mechanisms", make)
 
 
-def refuse_mechanism(mechanism):
-    def make(real):
+def refuse(mechanism):
+    """List a mechanism, and refuse it in C_SignInit."""
+
+    def make(before):
         def call(session, mech, key):
-            if ctypes.cast(mech, ctypes.POINTER(U))[0] == mechanism:
+            if ctypes.cast(mech, ULONGS)[0] == int(mechanism, 0):
                 return 0x70
-            return real(session, mech, key)
+            return before(session, mech, key)
 
         return call
 
-    return SIGN_INIT, make
+    replace("signinit", make)
 
 
-def die(place):
-    def make(real):
+def logged_out(times):
+    """Somebody logs out before C_SignInit."""
+    left = [int(times or -1)]
+
+    def make(before):
+        def call(session, mech, key):
+            if left[0]:
+                left[0] -= 1
+                real("logout")(session)
+            return before(session, mech, key)
+
+        return call
+
+    replace("signinit", make)
+
+
+def of_private(session, thing):
+    """Tell whether an object is a private key, by the real module's word."""
+    value = U()
+    template = (U * 3)(0, ctypes.addressof(value), 8)  # CKA_CLASS
+    _attributes(session, thing, ctypes.addressof(template), 1)
+    return value.value == 3
+
+
+def untold(attribute):
+    """Do not tell an attribute of private keys."""
+
+    def make(before):
+        def call(session, thing, template, count):
+            result = before(session, thing, template, count)
+            rows = ctypes.cast(template, ULONGS)
+            for row in range(count):
+                if rows[3 * row] == int(attribute, 0) and of_private(session, thing):
+                    rows[3 * row + 2] = 2**64 - 1
+                    result = 0x12
+            return result
+
+        return call
+
+    replace("attributes", make)
+
+
+def tell(text):
+    """Tell another value for an attribute of private keys: ATTRIBUTE:NUMBER."""
+    attribute, _, value = text.partition(":")
+
+    def make(before):
+        def call(session, thing, template, count):
+            result = before(session, thing, template, count)
+            rows = ctypes.cast(template, ULONGS)
+            for row in range(count):
+                if rows[3 * row] == int(attribute, 0) and rows[3 * row + 1] and of_private(session, thing):
+                    ctypes.memmove(rows[3 * row + 1], int(value, 0).to_bytes(8, sys.byteorder), rows[3 * row + 2])
+            return result
+
+        return call
+
+    replace("attributes", make)
+
+
+def context(code):
+    """Answer to context-specific logins alone."""
+
+    def make(before):
+        return lambda session, user, pin, size: int(code, 0) if user == 2 else before(session, user, pin, size)
+
+    replace("login", make)
+
+
+def any_object(_):
+    """Take a search template for a hint: every object is found."""
+    replace("findinit", lambda before: lambda session, template, count: before(session, None, 0))
+
+
+def chatter(_):
+    """Print from inside C_Sign, as C code does."""
+
+    def make(before):
         def call(*args):
-            os.kill(os.getpid(), 9)
-            return 0
+            for fd in (1, 2):
+                os.write(fd, b"the module says hello\n")
+            return before(*args)
 
         return call
 
-    return place, make
+    replace("sign", make)
 
 
-def fault(text):
-    name, _, argument = text.partition("=")
-    if name in FLAGS:
-        return add_flag(FLAGS[name])
-    places = {"init": INITIALIZE, "login": LOGIN, "signinit": SIGN_INIT, "sign": SIGN, "tokeninfo": TOKEN_INFO}
-    if name in places:  # sign=0x30 always, sign=0x30*1 once
-        value, _, times = argument.partition("*")
-        return answer(places[name], int(value, 0), int(times or -1))
-    return {
-        "flip": flip,
-        "short": short,
-        "sleep": lambda: sleep(SIGN, float(argument)),
-        "slowlogin": lambda: sleep(LOGIN, float(argument)),
-        "calls": lambda: count(argument),
-        "hide": lambda: hide(int(argument, 0)),
-        "refuse": lambda: refuse_mechanism(int(argument, 0)),
-        "dieinlogin": lambda: die(LOGIN),
-        "dieinsign": lambda: die(SIGN),
-    }[name]()
+def already(_):
+    """Somebody else in the process has initialised the module."""
+    real("init")(None)
+
+
+FAULTS = {
+    "flip": lambda _: signature(flip),
+    "length": lambda value: signature(length(int(value))),
+    "huge": huge,
+    "hide": hide,
+    "refuse": refuse,
+    "loggedout": logged_out,
+    "untold": untold,
+    "tell": tell,
+    "anyobject": any_object,
+    "context": context,
+    "chatter": chatter,
+    "already": already,
+    "serial": serial,
+}
+_attributes = real("attributes")
+
+
+def arrange(text):
+    """Arrange for one fault."""
+    name, sign, argument = re.fullmatch(r"(\w+)(!!|[=~!@*]?)(.*)", text).groups()
+    if name in FUNCTIONS:
+        {
+            "=": lambda: answer(name, argument),
+            "~": lambda: delay(name, argument),
+            "!": lambda: die(name, after=False),
+            "!!": lambda: die(name, after=True),
+            "@": lambda: note(name, argument),
+        }[sign]()
+    elif name in FLAGS or name in CLEARED:
+        flag(name, argument)
+    else:
+        FAULTS[name](argument)
+
+
+def signer(deadline=30.0, say=lambda _: None, rules=None):
+    """Open a signer the way the CLI does, for a script; the key is HSMJWT_KEY's."""
+    from hsmjwt.deadline import Deadline
+    from hsmjwt.hsm.discovery import find_module
+    from hsmjwt.hsm.login import LoginRules
+    from hsmjwt.hsm.module import Login, Module
+    from hsmjwt.hsm.signer import Pkcs11Signer
+    from hsmjwt.hsm.uri import parse
+    from hsmjwt.secret import parse_source, resolve
+
+    clock = Deadline(deadline)
+    source = parse_source(os.environ["HSMJWT_PIN_SOURCE"])
+    folder = os.path.join(os.environ["HOME"], "state")
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+
+    def read(_token):
+        return resolve(source, purpose="PIN", question="PIN", prompt=None, environ=os.environ, deadline=clock)
+
+    module = Module(find_module(os.environ["HSMJWT_MODULE"], "the test"), folder, clock, print)
+    try:
+        uri = parse(os.environ["HSMJWT_KEY"])
+        return Pkcs11Signer(module, module.find_token(uri), uri, Login(source, read, rules or LoginRules()), say)
+    finally:
+        module.settle()
 
 
 if __name__ == "__main__":
-    functions = table()
+    sys.path[0] = os.getcwd()  # as `python -m hsmjwt` has it
     for each in sys.argv[1].split(","):
-        replace(functions, *fault(each))
-    sys.argv = ["hsmjwt", *sys.argv[2:]]
-    from hsmjwt.cli.main import entry
+        if each != "-":
+            arrange(each)
+    sys.modules["patched"] = sys.modules["__main__"]
+    if sys.argv[2] == "-c":
+        code = sys.argv[3]
+        sys.argv = ["-c", *sys.argv[4:]]
+        exec(code, {"__name__": "__main__"})
+    else:
+        sys.argv = ["hsmjwt", *sys.argv[2:]]
+        from hsmjwt.cli.main import entry
 
-    entry()
+        entry()

@@ -13,6 +13,7 @@ from servers.scripted import (
     close_after,
     json_reply,
     reply,
+    silent,
 )
 
 from hsmjwt.deadline import Deadline
@@ -165,6 +166,12 @@ def test_a_server_that_speaks_no_tls_is_a_tls_fault(authorities):
     with Server(reply(b"this is plain http", status=400), deaf=True) as server:
         error = failure(server.url().replace("http:", "https:"), TlsFault)
     assert "does not speak TLS" in error.message
+
+
+def test_silence_in_the_handshake_is_a_tls_fault():
+    with Server(silent()) as server:
+        error = failure(server.url().replace("http:", "https:"), TlsFault, patience=0.3)
+    assert error.message == f"the server '127.0.0.1:{server.port}' was silent in the TLS handshake for 0.3 s"
 
 
 def test_a_connection_that_closes_in_the_handshake_is_a_connection_fault():

@@ -88,6 +88,11 @@ def test_an_answer_may_be_compressed_chunked_or_end_with_the_connection():
         assert [post(server.url()).body for _ in range(3)] == [body] * 3
 
 
+def test_an_answer_without_content_is_whole():
+    with Server(raw(head(204))) as server:
+        assert (post(server.url()).status, server.accepted) == (204, 1)
+
+
 def test_a_probe_asks_without_an_assertion():
     with Server(json_reply({"error": "invalid_request"}, status=405)) as server:
         assert transport().probe(server.url(), Deadline(10)).status == 405

@@ -255,3 +255,66 @@ def test_who_waits_for_a_lock_that_is_removed_does_not_wait_for_ever(store, fold
         threading.Timer(0.1, other.clear).start()
         with other.hold(KEY, Deadline(5)):
             pass
+
+
+# --- what has ended
+
+
+def lasting(life: float) -> AccessToken:
+    return AccessToken(value=MARK, token_type="bearer", fetched_at=10_000.0, expires_at=10_000.0 + life)
+
+
+def test_who_brings_a_token_home_removes_what_has_ended(store, folder):
+    third, fourth, fifth = "c3" * 32, "d4" * 32, "e5" * 32
+    with store.hold(OTHER, Deadline(5)):
+        store.put(OTHER, TOKEN, profile="ended at 4600")
+    with store.hold(third, Deadline(5)):
+        store.put(third, lasting(60))
+    with store.hold(fourth, Deadline(5)):
+        pass  # whose exchange failed
+    (folder / f"{fourth}.0123456789abcdef.tmp").write_bytes(b"of a process that was killed")
+    (folder / f"{fifth}.bad").write_bytes(b"for a person to look at")
+    (folder / f"{fifth}.json").write_bytes(b"no token of ours")
+    (folder / f"{fifth}.json").chmod(0o600)
+    (folder / "README").write_bytes(b"not ours")
+    with store.hold(KEY, Deadline(5)):
+        store.put(KEY, lasting(3600))
+    left = {"KEY.json", "KEY.lock", f"{third}.json", f"{third}.lock", f"{fifth}.bad", f"{fifth}.json", "README"}
+    assert names(folder) == left
+
+
+def test_a_key_that_is_being_fetched_keeps_its_files(store, folder):
+    other = FileStore(str(folder), warn=print)
+    with other.hold(OTHER, Deadline(5)):
+        other.put(OTHER, TOKEN)  # which has ended by the other token's clock
+        with store.hold(KEY, Deadline(5)):
+            store.put(KEY, lasting(60))
+        assert other.get(OTHER) == TOKEN
+        other.put(OTHER, lasting(90))
+    assert store.get(OTHER) == lasting(90)
+    assert names(folder) == {"KEY.json", "KEY.lock", "OTHER.json", "OTHER.lock"}
+
+
+def test_a_flight_that_begins_while_its_old_files_are_removed_is_kept(folder, tmp_path):
+    """Five processes fetch one key again and again, while others of them remove what ended."""
+    code = f"""
+import sys, time
+sys.path.insert(0, {PACKAGES!r})
+from hsmjwt.bearer import AccessToken
+from hsmjwt.deadline import Deadline
+from hsmjwt.store.file import FileStore
+store = FileStore({str(folder)!r}, warn=print)
+number = int(sys.argv[1])
+keys = [format(place, "064x") for place in range(3)]
+for turn in range(60):
+    key = keys[(number + turn) % 3]
+    with store.hold(key, Deadline(20)):
+        begun = time.time()
+        token = AccessToken(value=f"t-{{number}}-{{turn}}", token_type="b", fetched_at=begun, expires_at=begun + 0.005)
+        store.put(key, token)
+        assert store.get(key) == token, (number, turn)
+"""
+    running = [subprocess.Popen([sys.executable, "-c", code, str(n)], stdout=-1, stderr=-1) for n in range(5)]
+    for process in running:
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, out, err) == (0, b"", b"")

@@ -1,0 +1,98 @@
+"""What the custodian of keys does: list them, make one, see what the token says of it, hand out its public half."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import msgspec
+
+from hsmjwt import x509
+from hsmjwt.compose import DeviceChoice, Devices
+from hsmjwt.errors import HsmjwtError, KeyNotFoundError
+from hsmjwt.hsm import keygen, listing
+from hsmjwt.hsm.keygen import NewKey
+from hsmjwt.hsm.objects import KeyObject, find_object
+from hsmjwt.hsm.signer import Pkcs11Signer
+from hsmjwt.hsm.uri import KeyType, parse
+from hsmjwt.jose.algorithms import by_default
+from hsmjwt.jose.jwk import thumbprint
+from hsmjwt.jose.keys import PublicKey
+from hsmjwt.verify import Verified
+
+
+def list_keys(devices: Devices, choice: DeviceChoice) -> list[dict[str, Any]]:
+    """Return a row for each key of the tokens that the URI leaves; logs in only where that is exactly one."""
+    module = devices.module(choice)
+    tokens = module.find_tokens(choice.uri)
+    if len(tokens) <= 1:
+        slot = module.find_token(choice.uri)  # which looks twice before it says that there is none
+        return listing.rows(module, slot, module.login(slot, devices.login(choice)), choice.uri)
+    module.settle()
+    devices.around.warn(
+        f"{len(tokens)} tokens fit, so nothing was logged in to; this is what is visible without a login"
+    )
+    return [row for slot in tokens for row in listing.rows(module, slot, module.session(slot), choice.uri)]
+
+
+def generate_key(devices: Devices, choice: DeviceChoice, new: NewKey) -> str:
+    """Make a key pair and return the private key's URI; its id comes from the public key unless one is given.
+
+    The new key signs once, and is taken off the token again where that signature does not verify.
+    """
+    module = devices.module(choice)
+    slot = module.find_token(choice.uri)
+    login = devices.login(choice)
+    module.login(slot, login)
+    assert slot.token is not None  # noqa: S101 - find_token returns no other
+    session = module.session(slot, write=True)
+    keygen.refuse_taken(session, new, slot.token)
+    devices.around.deadline.enter("the token, which makes the key")
+    pair = keygen.generate(session, new, slot.token, x509.key_identifier)
+    uri = pair.private.uri(module.slot_id_needed(slot))
+    try:
+        signer = Pkcs11Signer(module, slot, parse(uri), login, devices.around.note)
+        Verified(signer).sign(b"hsmjwt: a new key signs this and nothing else", by_default(signer.public_key))
+    except HsmjwtError:
+        pair.remove()
+        raise
+    return uri
+
+
+def show_key(devices: Devices, choice: DeviceChoice) -> dict[str, Any]:
+    """Return what the token says of one key; logs in only where it is not visible without."""
+    key, session, slot_id = _found(devices, choice, "private")
+    row = listing.row(key, session, slot_id)
+    if row["type"] == "rsa":
+        public = key.public_key()
+        row["thumbprint"] = thumbprint(public)
+        row["spki_sha256"] = x509.spki_sha256(public).hex()
+    return row
+
+
+def public_key(devices: Devices, choice: DeviceChoice) -> PublicKey:
+    """Return the public half of one key; either object will do, and most tokens show the public one to anybody."""
+    return _found(devices, choice, "public", "private")[0].public_key()
+
+
+def _found(devices: Devices, choice: DeviceChoice, *kinds: KeyType) -> tuple[KeyObject, Any, int | None]:
+    """Look for an object without a login, and with one where nothing is found; return it, its session and slot id.
+
+    `kinds` are what a URI without a type may mean, the best first.
+    """
+    module = devices.module(choice)
+    slot = module.find_token(choice.uri)
+    assert slot.token is not None  # noqa: S101 - find_token returns no other
+    uris = [choice.uri] if choice.uri.type else [msgspec.structs.replace(choice.uri, type=kind) for kind in kinds]
+    slot_id = module.slot_id_needed(slot)
+    session = module.session(slot)
+    for uri in uris:
+        with contextlib.suppress(KeyNotFoundError):
+            key = find_object(session, uri, slot.token, slot_id)
+            module.settle()
+            return key, session, slot_id
+    session = module.login(slot, devices.login(choice))
+    for uri in uris[:-1]:
+        with contextlib.suppress(KeyNotFoundError):
+            return find_object(session, uri, slot.token, slot_id), session, slot_id
+    return find_object(session, uris[-1], slot.token, slot_id), session, slot_id

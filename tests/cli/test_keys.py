@@ -1,0 +1,181 @@
+"""`hsmjwt key` and `hsmjwt slot`: what is on a token, a new key, and its public half for the provider's console."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from cli.checks import refused
+
+ON_T1 = ("--key", "pkcs11:token=t1")
+LABELS = ["signing [prod]", "[/red] old", "[link=x]y", ":smile: k", "50%; a=b?c<d>&e", "æ€😀", " blanks  inside "]
+
+
+def rows(ran) -> list[dict]:
+    assert ran.code == 0, ran.err
+    return json.loads(ran.out)
+
+
+def openssl(*args: str, data: bytes) -> str:
+    done = subprocess.run(["openssl", *args], input=data, capture_output=True, check=True)
+    return done.stdout.decode()
+
+
+def test_a_listed_key_signs_by_its_uri_whatever_its_label(quick, token):
+    for number, label in enumerate(LABELS):
+        token.make_key(label, f"2{number}")
+    listed = {row["label"]: row for row in rows(quick("key", "list", *ON_T1, "--json"))}
+    assert set(listed) == {"k1", *LABELS}
+    for label in LABELS:
+        uri = listed[label]["uri"]
+        assert re.fullmatch(r"pkcs11:[\w.~:@&=;%()*+,!$'\[\]/-]+", uri), uri
+        assert quick("sign", "--iss", "i", "--aud", "a", "--key", uri, HSMJWT_KEY=None).code == 0
+    table = quick("key", "list", *ON_T1, FORCE_COLOR="1")
+    for label in LABELS:
+        assert label in table.out
+    assert "\x1b" not in table.out
+
+
+def test_a_missing_key_shows_candidates_letter_by_letter(quick, token):
+    token.make_key("[/red] old", "22")
+    done = quick("key", "show", "pkcs11:token=t1;object=%5B%2Fred%5D%20none")
+    refused(done, 6, "no key fits", hint="object=%5B%2Fred%5D%20old;id=%22")
+
+
+def test_control_characters_of_a_label_drive_no_terminal(quick, token):
+    token.make_key("a\x1b[31mb\nc", "23")
+    for command in (("key", "list"), ("key", "show", "pkcs11:token=t1;id=%23")):
+        done = quick(*command, *(ON_T1 if command[1] == "list" else ()))
+        assert done.code == 0, done.err
+        assert "\x1b" not in done.out
+        assert "a\\x1b[31mb\\nc" in done.out
+
+
+def test_a_listing_logs_in_only_where_one_token_is_left(quick, token):
+    token.make_token("t2")
+    token.make_key("k9", "09", token="t2")
+    both = quick("key", "list", "--json")
+    assert both.code == 0
+    assert "2 tokens fit, so nothing was logged in to" in both.err
+    assert {row["token"]["label"] for row in rows(both)} <= {"t1", "t2"}
+    assert all(not row["private"] for row in rows(both))
+    one = quick("key", "list", "--key", "pkcs11:token=t2", "--json")
+    assert one.err == ""
+    assert [(row["label"], row["private"]) for row in rows(one)] == [("k9", True)]
+    # HSMJWT_KEY names a key to sign with, and does not narrow a listing
+    assert both.err == quick("key", "list", "--json", HSMJWT_KEY="pkcs11:token=t2").err
+
+
+def test_a_row_has_all_members_and_says_what_the_token_says(quick, token):
+    (row,) = rows(quick("key", "list", *ON_T1, "--json"))
+    assert set(row) >= {
+        *("uri", "label", "id", "type", "bits", "token", "sign", "sensitive", "extractable", "never_extractable"),
+        *("local", "always_authenticate", "has_public", "has_certificate"),
+    }
+    assert (row["type"], row["bits"], row["id"], row["label"]) == ("rsa", 2048, "01", "k1")
+    assert set(row["token"]) == {"label", "serial", "model", "manufacturer"}
+    assert (row["sign"], row["has_public"], row["has_certificate"]) == (True, True, False)
+    shown = json.loads(quick("key", "show", row["uri"], "--json").out)
+    assert row.items() <= shown.items()
+
+
+def test_a_generated_key_is_sensitive_born_on_the_token_and_named_after_its_public_half(quick):
+    made = quick("key", "generate", *ON_T1, "--label", "new", "--type", "rsa:2048")
+    assert made.code == 0, made.err
+    assert made.out.count("\n") == 1
+    uri = made.out.strip()
+    about = json.loads(quick("key", "show", uri, "--json").out)
+    assert about["uri"] == uri
+    for name in ("sensitive", "never_extractable", "local", "sign"):
+        assert about[name] is True
+    assert about["extractable"] is False
+    der = base64.b64decode("".join(quick("key", "export", uri).out.splitlines()[1:-1]))
+    assert about["spki_sha256"] == hashlib.sha256(der).hexdigest()
+    assert about["id"] == hashlib.sha256(der[24:]).hexdigest()[:40]  # the BIT STRING of RSA-2048 (RFC 7093, section 2)
+
+
+@pytest.mark.parametrize("taken", [("--label", "k1"), ("--label", "new", "--id", "01")])
+def test_no_key_is_made_where_label_or_id_is_taken(quick, taken):
+    done = quick("key", "generate", *ON_T1, *taken, "--type", "rsa:2048")
+    refused(done, 6, "already: pkcs11:token=t1", hint="nothing was changed")
+    assert len(rows(quick("key", "list", *ON_T1, "--json"))) == 1
+
+
+def test_a_new_key_is_3072_bits_long_where_nobody_says(quick):
+    uri = quick("key", "generate", *ON_T1, "--label", "new", "--id", "0a:1B").out.strip()
+    assert "id=%0A%1B" in uri
+    assert json.loads(quick("key", "show", uri, "--json").out)["bits"] == 3072
+
+
+def test_openssl_reads_each_form_of_a_public_key(quick, token):
+    pem = quick("key", "export").out
+    assert pem.startswith("-----BEGIN PUBLIC KEY-----\n")
+    assert pem.endswith("-----END PUBLIC KEY-----\n")
+    modulus = openssl("rsa", "-pubin", "-noout", "-modulus", data=pem.encode())
+    jwk = json.loads(quick("key", "export", "--jwk").out)
+    assert modulus == f"Modulus={base64.urlsafe_b64decode(jwk['n'] + '==').hex().upper()}\n"
+    assert (jwk["kty"], jwk["e"], jwk["use"], jwk["alg"]) == ("RSA", "AQAB", "sig", "RS256")
+    assert not {"d", "p", "q"} & set(jwk)
+    both = json.loads(quick("key", "export", "--json").out)
+    assert both == {"pem": pem, "jwk": jwk}
+    assert quick("key", "export", "--pem").out == pem
+
+
+def test_der_is_written_as_it_is(hsmjwt, token, tmp_path):
+    with open(tmp_path / "k.der", "wb") as file:
+        subprocess.run(
+            [sys.executable, "-m", "hsmjwt", "key", "export", "--der"], env=token.environ(), stdout=file, check=True
+        )
+    data = (tmp_path / "k.der").read_bytes()
+    assert openssl("pkey", "-pubin", "-inform", "DER", data=data) == hsmjwt("key", "export").out
+    refused(hsmjwt("key", "export", "--der", "--json"), 2, "--der and --json")
+
+
+def test_a_public_key_needs_no_pin(quick):
+    for command in (("key", "export"), ("key", "export", "--jwk"), ("verify", "eyJhbGciOiJSUzI1NiJ9.e30.AAAA")):
+        done = quick(*command, HSMJWT_PIN_SOURCE="file:/nowhere")
+        assert done.code in (0, 7), done.err
+    assert quick("slot", "list", HSMJWT_PIN_SOURCE="file:/nowhere").code == 0
+    refused(quick("key", "show", HSMJWT_PIN_SOURCE="file:/nowhere"), 3, "'/nowhere'")
+
+
+def test_a_key_table_is_named_as_keys_dot_name(quick, token, tmp_path):
+    lines = (f'uri = "{token.uri}"', f'module = "{token.module}"', f'pin_source = "file:{token.pin_file}"')
+    (tmp_path / "c.toml").write_text("\n".join(("[keys.k]", *lines)))
+    bare = {"HSMJWT_MODULE": None, "HSMJWT_PIN_SOURCE": None, "HSMJWT_KEY": None}
+    for named in (("keys.k",), ("--key", "keys.k")):
+        done = quick("key", "show", *named, "--config", "c.toml", "--json", **bare)
+        assert done.code == 0, done.err
+        assert json.loads(done.out)["label"] == "k1"
+    refused(quick("key", "show", "keys.kk", "--config", "c.toml"), 3, "no key 'kk'", hint="did you mean 'k'?")
+
+
+def test_slots_are_listed_without_a_login_and_labels_whole(quick, token):
+    token.make_token("x" * 32)
+    listed = rows(quick("slot", "list", "--json"))
+    labels = [row["token"]["label"] for row in listed if row["token"]]
+    assert {"t1", "x" * 32} <= set(labels)
+    for row in listed:
+        assert list(row) == ["module", "slot_id", "description", "token"]
+        assert row["module"] == token.module
+        assert set(row["token"]) == {"label", "serial", "model", "manufacturer", "flags", "mechanisms"}
+    (t1,) = [row["token"] for row in listed if row["token"]["label"] == "t1"]
+    assert {"LOGIN_REQUIRED", "TOKEN_INITIALIZED", "USER_PIN_INITIALIZED"} <= set(t1["flags"])
+    assert {"RSA_PKCS", "SHA256_RSA_PKCS"} <= set(t1["mechanisms"])
+    assert "x" * 32 in quick("slot", "list").out
+
+
+@pytest.mark.parametrize("command", [("key", "show"), ("key", "export"), ("sign", "--iss", "i", "--aud", "a")])
+def test_two_tokens_of_one_label_are_told_apart_by_the_uris_shown(quick, token, command):
+    token.make_token("t1")
+    done = quick(*command)
+    refused(done, 4, "2 tokens fit", hint="pkcs11:token=t1;serial=")
+    uris = re.findall(r"^  (pkcs11:\S+)$", done.err, re.MULTILINE)
+    assert len(set(uris)) == 2
+    ends = [quick(*command, "--key", f"{uri};object=k1").code for uri in uris]
+    assert sorted(ends) == [0, 6]
