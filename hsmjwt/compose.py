@@ -83,12 +83,22 @@ def state_folder(environ: Mapping[str, str]) -> str:
 class Devices:
     """The modules that this process has open, each once: a login holds for all that use the same token."""
 
-    def __init__(self, settings: Settings, rules: LoginRules, around: Surroundings) -> None:
-        """Keep what every opening needs: config, what the user allows in a login, and the process's surroundings."""
+    def __init__(
+        self, settings: Settings, around: Surroundings, *, allow_last_try: bool = False, retry_pin: bool = False
+    ) -> None:
+        """Keep what every opening needs: config, the process's surroundings, and what the user allows in a login."""
         self.settings = settings
-        self.rules = rules
         self.around = around
+        self._allowed = allow_last_try, retry_pin
         self._open: dict[str, Module] = {}
+
+    @property
+    def rules(self) -> LoginRules:
+        """What the user allows in a login."""
+        from hsmjwt.hsm.login import LoginRules
+
+        allow_last_try, retry_pin = self._allowed
+        return LoginRules(allow_last_try=allow_last_try, retry_pin=retry_pin)
 
     def module(self, choice: DeviceChoice) -> Module:
         """Find, load and initialise the module; the first time its lock is held afterwards (see hsm/module.py)."""

@@ -16,6 +16,7 @@ import hashlib
 import heapq
 import importlib
 import json
+import os
 import re
 import secrets
 import socket
@@ -355,7 +356,8 @@ class DemoServer(AbstractContextManager["DemoServer"]):
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             listening = socket.create_server((host, port), family=family, backlog=128)
         except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or "no such port"
+            number = getattr(error, "errno", None)  # strerror names the address once more
+            reason = os.strerror(number).lower() if number else "no such port"
             raise UsageError(f"cannot listen on port {port}: {reason}", hint="port 0 takes a free one") from error
         with listening:  # werkzeug works on a copy; where it binds by itself, a fault ends the process
             self.url = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
 from hsmjwt.deadline import Deadline
 
 _TICK = 0.05  # seconds between two looks at a program that runs
+_PATIENCE = 1.0  # seconds for a start or an end that the system delays
 
 
 def read_to_end(fd: int, most: int, deadline: Deadline, ended: Callable[[], bool] = lambda: False) -> bytes:
@@ -48,13 +51,9 @@ def output_of(words: Sequence[str], environ: Mapping[str, str], most: int, deadl
     child that it leaves behind may hold the pipe open: the program's own end is the end. Raises OSError or ValueError
     where it cannot be started, and the deadline's error, having killed it.
     """
-    started: list[subprocess.Popen[bytes]] = []
-    with deadline.on_abandon(lambda: _end(started)):
-        null, pipe = subprocess.DEVNULL, subprocess.PIPE
-        process = subprocess.Popen(
-            list(words), stdin=null, stdout=pipe, stderr=_stderr(), env=dict(environ), start_new_session=True
-        )
-        started.append(process)
+    child = _Child()
+    with deadline.on_abandon(child.end):
+        process = child.start(words, environ)
         assert process.stdout is not None  # noqa: S101 - a pipe was asked for
         try:
             with process.stdout as printed:
@@ -63,8 +62,38 @@ def output_of(words: Sequence[str], environ: Mapping[str, str], most: int, deadl
                 deadline.check()
                 time.sleep(_TICK / 10)
         finally:
-            _end(started)
+            child.end()
     return process.returncode, raw
+
+
+class _Child:
+    """A program that no longer runs after `end`, though another thread may be starting it at that moment."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._over = False
+        self._lock = threading.Lock()
+
+    def start(self, words: Sequence[str], environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        null, pipe = subprocess.DEVNULL, subprocess.PIPE
+        with self._lock:
+            if self._over:
+                raise InterruptedError(errno.EINTR, os.strerror(errno.EINTR))
+            self._process = subprocess.Popen(
+                list(words), stdin=null, stdout=pipe, stderr=_stderr(), env=dict(environ), start_new_session=True
+            )
+        return self._process
+
+    def end(self) -> None:
+        """Kill the program's group if the program still runs: once it is reaped, its number may be another's."""
+        held = self._lock.acquire(timeout=_PATIENCE)
+        self._over = True
+        if self._process is not None and self._process.poll() is None:
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):  # a set-uid program may not be ours to kill
+                os.killpg(self._process.pid, signal.SIGKILL)
+                self._process.wait(timeout=_PATIENCE)
+        if held:
+            self._lock.release()
 
 
 def _stderr() -> int | None:
@@ -73,12 +102,3 @@ def _stderr() -> int | None:
         return None if sys.stderr is None else sys.stderr.fileno()
     except (OSError, ValueError):  # a stream of a test's or an application's own
         return None
-
-
-def _end(started: list[subprocess.Popen[bytes]]) -> None:
-    """Kill a program's group if the program still runs: once it is reaped, its number may be another's."""
-    for process in started:
-        if process.poll() is None:
-            with contextlib.suppress(OSError, subprocess.TimeoutExpired):  # a set-uid program may not be ours to kill
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait(timeout=1)

@@ -65,7 +65,8 @@ def create(folder: str, label: str, environ: MutableMapping[str, str], module: s
     provision.check_label(label)
     folder = os.path.abspath(folder)
     token = SoftToken(folder, module or find_module())
-    if not folder.isprintable() or folder != folder.strip():  # one line of the configuration, trimmed, holds it
+    # The configuration holds it on a line that SoftHSM cuts at the first of these, and trims.
+    if not folder.isprintable() or folder != folder.strip() or "#" in folder or "=" in folder:
         raise ConfigError(f"SoftHSM's configuration cannot name the folder {folder!a}", hint="--dir names another")
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)

@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import shutil
-import tempfile
+import signal
 import threading
-from typing import Annotated, Any
+import time
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option, Typer
 
-from hsmjwt import compose, custody, demo
+from hsmjwt import compose
 from hsmjwt.cli import device as devices
 from hsmjwt.cli.flags import takes
 from hsmjwt.cli.output import Console
 from hsmjwt.cli.run import Run
 from hsmjwt.compose import DeviceChoice, Devices, Surroundings
 from hsmjwt.config import Settings
-from hsmjwt.errors import ServerError, UsageError
-from hsmjwt.hsm.keygen import parse_new_key
-from hsmjwt.hsm.login import LoginRules
+from hsmjwt.errors import ConfigError, ServerError, UsageError
 from hsmjwt.hsm.uri import parse
 from hsmjwt.oauth.profile import Profile, SigningFlags, resolve
 from hsmjwt.secret import parse_source
-from hsmjwt.softhsm import SoftToken
+
+if TYPE_CHECKING:
+    from hsmjwt import demo
+    from hsmjwt.softhsm import SoftToken
 
 _CLIENT = "demo-client"
 _TIMEOUT = 60.0  # seconds
+_TRIES = 50  # to remove the folder
+_LAST_PORT = 65535
 
 
 def add(app: Typer) -> None:
@@ -58,32 +61,68 @@ def show(
     public_key: Annotated[
         str | None, Option("--public-key", metavar="FILE", help="The client's public key, PEM or DER.")
     ] = None,
-    port: Annotated[int, Option("--port", metavar="N", help="The server's port (a free one).", show_default=False)] = 0,
+    port: Annotated[str | None, Option("--port", metavar="N", help="The server's port (a free one).")] = None,
     timeout: Annotated[str | None, Option("--timeout", metavar="DURATION", help="End after this long (60s).")] = None,
     verbose: Annotated[bool, Option("--verbose", help="Say what is done.")] = False,
     json: Annotated[bool, Option("--json", help="Print a summary as JSON instead of the steps.")] = False,
 ) -> None:
     """Run the demo."""
+    import tempfile
+
+    from hsmjwt import demo
+
     del verbose
     if (client is None) != (public_key is None):
         raise UsageError("--client and --public-key go together", hint="name both, with --serve")
     if client is not None and public_key is not None:
         if not serve:
             raise UsageError("--client and --public-key are for --serve", hint="add --serve")
-        _serve_alone(run, client, public_key, port)
+        _serve_alone(run, client, public_key, _port(port), as_json=json)
         return
     run.limit(timeout, _TIMEOUT)
-    folder = tempfile.mkdtemp(prefix="hsmjwt-demo-")
+    demo.DemoServer([], _port(port)).close()  # what is in its way is said before the first step
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # a terminal that closes must not leave the folder behind
+        signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
     try:
-        _Walk(run, folder, as_json=json).go(port, serve=serve, keep=keep)
+        folder = tempfile.mkdtemp(prefix="hsmjwt-demo-")
+    except OSError as error:
+        raise ConfigError(f"no temporary folder can be made: {error.strerror}", hint="TMPDIR names a place") from None
+    try:
+        _Walk(run, folder, as_json=json).go(_port(port), serve=serve, keep=keep)
     finally:
         if not keep:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
 
 
-def _serve_alone(run: Run, client: str, public_key: str, port: int) -> None:
+def _remove(folder: str) -> None:
+    """Remove a folder into which a thread that was left may still be writing."""
+    for _ in range(_TRIES):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not os.path.exists(folder):
+            return
+        time.sleep(0.02)
+
+
+def _port(text: str | None) -> int:
+    if text is None:
+        return 0
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= _LAST_PORT):
+        raise UsageError(f"--port: '{text}' is no port", hint=f"0 to {_LAST_PORT}; 0 takes a free one")
+    return int(text)
+
+
+def _serve_alone(run: Run, client: str, public_key: str, port: int, *, as_json: bool) -> None:
+    from hsmjwt import demo
+
     pem = compose.public_pem(devices.read_public(run, public_key))
-    demo.serve([demo.Client(client_id=client, public_key_pem=pem)], port, run.console.result)
+
+    def announce(url: str) -> None:
+        if as_json:
+            run.console.result_json({"url": url, "token_url": f"{url}/token"})
+        else:
+            run.console.result(url)
+
+    demo.serve([demo.Client(client_id=client, public_key_pem=pem)], port, announce)
 
 
 class _Walk:
@@ -100,11 +139,14 @@ class _Walk:
         self._environ = {"HOME": folder, "XDG_RUNTIME_DIR": folder, "XDG_STATE_HOME": os.path.join(folder, "state")}
 
     def go(self, port: int, *, serve: bool, keep: bool) -> None:
+        from hsmjwt import custody, demo
+        from hsmjwt.hsm.keygen import parse_new_key
+
         wait = self._run.wait
         token = wait(lambda: compose.make_soft_token(os.path.join(self._folder, "softhsm"), "demo", os.environ))
         self._say("a SoftHSM2 token", f"made in {token.folder}")
         choice = self._choice(token, "pkcs11:token=demo")
-        opened = Devices(self._settings, LoginRules(), self._around())
+        opened = Devices(self._settings, self._around())
         new = parse_new_key("rsa:2048", "demo-key", None)
         uri = wait(lambda: custody.generate_key(opened, choice, new))
         key = self._choice(token, uri)
@@ -170,6 +212,7 @@ class _Walk:
 
     def _keep_serving(self, server: demo.DemoServer, token: SoftToken, uri: str) -> None:
         lines = [
+            "",
             f"The server stays up at {server.url} until Ctrl-C. In another shell:",
             f'  eval "$(hsmjwt softhsm env --dir {token.folder})"',
             f"  hsmjwt token --key '{uri}' --iss {_CLIENT} --client-id {_CLIENT} --token-url {server.token_url}",
@@ -195,6 +238,8 @@ def _born(about: dict[str, Any]) -> str:
 
 
 def _whoami(url: str, access_token: str) -> dict[str, Any]:
+    import http.client
+
     host = url.removeprefix("http://")
     connection = http.client.HTTPConnection(host, timeout=10)
     try:

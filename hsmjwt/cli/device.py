@@ -11,7 +11,6 @@ from hsmjwt.cli.run import Run
 from hsmjwt.compose import PROMPT, DeviceChoice, Devices, Surroundings
 from hsmjwt.config import Settings
 from hsmjwt.errors import ConfigError, UsageError
-from hsmjwt.hsm.login import LoginRules
 from hsmjwt.hsm.uri import KeyUri, parse
 from hsmjwt.jose.keys import PublicKey
 from hsmjwt.keychoice import choose_key
@@ -33,8 +32,10 @@ def surroundings(run: Run) -> Surroundings:
 
 def open_with(run: Run, settings: Settings, device: Device | None = None) -> Devices:
     """Return what opens tokens for this run, with what the flags allow in a login."""
-    allowed = LoginRules() if device is None else LoginRules(device.allow_last_try, device.retry_pin)
-    return Devices(settings, allowed, surroundings(run))
+    around = surroundings(run)
+    if device is None:
+        return Devices(settings, around)
+    return Devices(settings, around, allow_last_try=device.allow_last_try, retry_pin=device.retry_pin)
 
 
 def load_settings(shared: Shared) -> Settings:

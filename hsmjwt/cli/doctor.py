@@ -30,6 +30,16 @@ from hsmjwt.oauth.named import flag
 from hsmjwt.oauth.profile import Profile
 
 _CLOCKS_AGREE = 5.0  # seconds
+_HINTS = {  # where the error has none
+    "module": "--module names a PKCS#11 library",
+    "token": "hsmjwt slot list shows what is there",
+    "flags": "hsmjwt slot list shows what the token says of itself",
+    "login": "--pin-source names where the PIN is",
+    "key": "hsmjwt key list shows what is there",
+    "mechanism": "hsmjwt slot list --json names the token's mechanisms",
+    "endpoint": "look at the token URL, the network and the proxy",
+    "clock": "timedatectl set-ntp true",
+}
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -120,7 +130,8 @@ class _Steps:
             self.findings.append(Finding(check, ok, detail or "nothing to compare with"))
         except HsmjwtError as error:
             self._failed = True
-            self.findings.append(Finding(check, ok=False, detail=error.message, hint=error.hint, exit=error.exit_code))
+            hint = error.hint or _HINTS[check]
+            self.findings.append(Finding(check, ok=False, detail=error.message, hint=hint, exit=error.exit_code))
 
 
 def _on_the_token(run: Run, opened: Devices, choice: DeviceChoice, profile: Profile | None) -> list[Finding]:

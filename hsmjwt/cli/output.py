@@ -18,7 +18,8 @@ class ClosedPipeError(Exception):
 
 def unwritable(error: OSError) -> ConfigError:
     """Return the error for a stdout that takes nothing."""
-    return ConfigError(f"stdout cannot be written: {error.strerror}", hint="it may be closed, or the disk full")
+    reason = (error.strerror or "unknown reason").lower()
+    return ConfigError(f"stdout cannot be written: {reason}", hint="it may be closed, or the disk full")
 
 
 class Console:

@@ -6,10 +6,8 @@ readers could understand two things. What is shown of an answer went through `re
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, Literal, assert_never
 from urllib.parse import urlencode, urlsplit
@@ -23,6 +21,7 @@ from hsmjwt.jose import encoding
 from hsmjwt.oauth import redact
 from hsmjwt.oauth.endpoint import Endpoint, check_endpoint, parse_endpoint
 from hsmjwt.oauth.failure import BusyAnswer, retry_wait
+from hsmjwt.oauth.http_date import parse_http_date
 from hsmjwt.oauth.provider import Grant
 
 __all__ = [
@@ -204,7 +203,7 @@ def clock_difference(answer: Answer) -> float | None:
 
     Ours is taken at the middle of the request (RFC 9110, section 6.6.1).
     """
-    served = _date(answer.header("Date"))
+    served = parse_http_date(answer.header("Date"))
     return None if served is None else served - (answer.sent_at + answer.received_at) / 2
 
 
@@ -362,7 +361,7 @@ def _life_until(value: object, answer: Answer) -> float | None:
     The member is no RFC's, and some servers mean something else by it: what is no time to come is not read.
     """
     until = _seconds(value)
-    served = _date(answer.header("Date"))
+    served = parse_http_date(answer.header("Date"))
     life = None if until is None else until - (answer.sent_at if served is None else served)
     return life if life is not None and 0 < life < _LONGEST_LIFE else None
 
@@ -372,22 +371,11 @@ def _retry_after(answer: Answer) -> float | None:
     text = (answer.header("Retry-After") or "").strip()
     if re.fullmatch(r"[0-9]+(?:\.[0-9]+)?", text):
         return min(float(text), _A_YEAR)
-    until = _date(text)
+    until = parse_http_date(text)
     if until is None:
         return None
-    served = _date(answer.header("Date"))
+    served = parse_http_date(answer.header("Date"))
     return min(max(0.0, until - (answer.received_at if served is None else served)), _A_YEAR)
-
-
-def _date(text: str | None) -> float | None:
-    """Return the Unix time of an HTTP date (RFC 9110, section 5.6.7), None where it is none."""
-    if not text:
-        return None
-    try:
-        seconds = parsedate_to_datetime(text).timestamp()
-    except (ValueError, TypeError, OverflowError, IndexError):
-        return None
-    return seconds if math.isfinite(seconds) else None
 
 
 def _is_unicode(text: str) -> bool:

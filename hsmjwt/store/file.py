@@ -184,7 +184,9 @@ class FileStore:
     def _unusable(self, error: OSError | ValueError) -> None:
         if not self._warned:
             self._warned = True
-            self._warn(f"warning: the token cache {self._path!r} cannot be used, and no token is kept: {_reason(error)}")
+            self._warn(
+                f"warning: the token cache {self._path!r} cannot be used, and no token is kept: {_reason(error)}"
+            )
 
     def _set_aside(self, folder: int, key: str, bad: _Bad) -> None:
         """Rename a bad file, unless another process holds the key: that one does it, or writes a good file."""

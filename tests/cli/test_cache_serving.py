@@ -1,4 +1,4 @@
-"""The cache of access tokens as `hsmjwt token` uses it: what is served, what is not, and that it never costs the token."""
+"""The cache of access tokens as `hsmjwt token` uses it: what is served, and that it never costs the token."""
 
 from __future__ import annotations
 
@@ -84,7 +84,14 @@ def test_fresh_replaces_and_no_cache_leaves_the_cached_token_alone(quick, token)
 
 @pytest.mark.parametrize(
     ("age", "min_ttl", "served"),
-    [(0, "60", True), (3541, "60", False), (3541, "10", True), (0, "1d", True), (3250, "1d", False), (3601, "0", False)],
+    [
+        (0, "60", True),
+        (3541, "60", False),
+        (3541, "10", True),
+        (0, "1d", True),
+        (3250, "1d", False),
+        (3601, "0", False),
+    ],
 )
 def test_min_ttl_is_the_life_that_must_be_left_and_a_tenth_at_most(quick, token, age, min_ttl, served):
     with Server(granted("one"), granted("two")) as server:

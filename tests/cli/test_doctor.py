@@ -20,9 +20,12 @@ CHECKS = ["module", "token", "flags", "login", "key", "mechanism", "endpoint", "
 
 def at(seconds: float = 0.0, status: int = 405):
     """Answer as a token endpoint does that is asked by GET, with a clock that is so far ahead."""
-    return lambda line: json_reply(
-        {"error": "invalid_request"}, status=status, headers={"Date": formatdate(time.time() + seconds, usegmt=True)}
-    )(line)
+
+    def act(line):
+        stamp = {"Date": formatdate(time.time() + seconds, usegmt=True)}
+        json_reply({"error": "invalid_request"}, status=status, headers=stamp)(line)
+
+    return act
 
 
 def rows(done) -> dict[str, dict[str, object]]:
@@ -91,7 +94,7 @@ def test_one_login_is_enough_and_the_pin_is_read_once(token, tmp_path):
         ({"HSMJWT_KEY": "pkcs11:token=t1;object=k2"}, 6, "yyyyn-yy", "no key fits"),
         ({"HSMJWT_KEY": "pkcs11:token=t1;object=k1;type=public"}, 6, "yyyyn-yy", "public"),
     ],
-    ids=["no module", "no library", "no configuration", "no token", "no PIN file", "no PIN", "wrong PIN", "no key", "public"],
+    ids=["module", "library", "configuration", "token", "PIN file", "PIN", "wrong PIN", "key", "public key"],
 )
 def test_a_step_that_fails_has_its_exit_code_and_those_behind_it_are_not_tried(quick, environ, code, seen, detail):
     with Server(at()) as server:
@@ -122,9 +125,9 @@ def test_what_the_tokens_flags_and_mechanisms_forbid_is_found(token, faults, cod
 
 
 def test_a_silent_token_is_left_at_the_deadline_and_the_rows_so_far_are_shown(token):
-    command = [sys.executable, PATCHED, "login~30", "doctor", "--json", "--timeout", "1", "--token-url", "http://[::1]:1"]
+    call = ("doctor", "--json", "--timeout", "1", "--token-url", "http://[::1]:1")
     began = time.monotonic()
-    done = execute(command, token.environ())
+    done = execute([sys.executable, PATCHED, "login~30", *call], token.environ())
     assert time.monotonic() - began < 4
     assert (done.code, verdicts(done)) == (11, "yyyn----")
     found = rows(done)
@@ -150,7 +153,7 @@ def test_a_slow_server_is_left_at_the_deadline(quick, answer):
         (at(status=404), 0, "404 (not found)"),
         (at(status=500), 0, "500 (internal server error)"),
         (redirect("/login"), 0, "302 (found)"),
-        (redirect("https://new.example/token", status=301), 10, "301 (moved permanently), to 'https://new.example/token'"),
+        (redirect("https://new.example/t", status=301), 10, "301 (moved permanently), to 'https://new.example/t'"),
         (redirect("https://new.example/token", status=308), 10, "308 (permanent redirect)"),
         (reply(status=503), 9, "503 (service unavailable)"),
         (reply(status=429), 9, "429 (too many requests)"),
@@ -174,6 +177,7 @@ def test_a_server_that_is_down_is_asked_once(quick):
     assert time.monotonic() - began < 3
     assert (done.code, verdicts(done)) == (9, "yyyyyyn-")
     assert rows(done)["endpoint"]["detail"] == f"the server '127.0.0.1:{port}' was not reached: connection refused"
+    assert rows(done)["endpoint"]["hint"] == "look at the token URL, the network and the proxy"
     assert rows(done)["clock"]["detail"] == "nothing to compare with"
 
 

@@ -46,31 +46,31 @@ def test_the_seeds_request_and_answer_are_taken_exactly(hsmjwt):
     assert abs(time.mktime(end) - time.timezone - time.time() - 3600) < 15
 
 
-def test_the_seeds_flow_opens_a_resource_of_a_server_that_verifies(hsmjwt, token):
-    pem = hsmjwt("key", "export", token.uri, HSMJWT_KEY=None).out
+def test_the_seeds_flow_opens_a_resource_of_a_server_that_verifies(quick, token):
+    pem = quick("key", "export", token.uri, HSMJWT_KEY=None).out
     client = Client(client_id="TestClient", public_key_pem=pem)
     with DemoServer([client], audiences=["api.omniture.com"]) as server:
         call = ("token", *SEED, "--token-url", server.token_url)
-        done = hsmjwt(*call)
+        done = quick(*call)
         assert done.code == 0, done.err
-        field = hsmjwt("header", *call[1:])
+        field = quick("header", *call[1:])
         assert (field.code, field.out) == (0, f"Authorization: Bearer {done.out.strip()}\n")
         name, _, value = field.out.strip().partition(": ")
         answer = requests.get(f"{server.url}/api/whoami", headers={name: value}, timeout=10).json()
         assert (answer["client_id"], answer["subject"]) == ("TestClient", SUB)
         assert server.stats.granted == 1
-        old = hsmjwt(*call, "--now", "@1395327936")
+        old = quick(*call, "--now", "@1395327936")
         assert (old.code, old.out) == (10, "")
         assert "invalid_grant: assertion expired" in old.err
         assert server.stats.refused == 1
 
 
-def test_any_server_by_flags_alone(hsmjwt, token):
-    pem = hsmjwt("key", "export", token.uri, HSMJWT_KEY=None).out
+def test_any_server_by_flags_alone(quick, token):
+    pem = quick("key", "export", token.uri, HSMJWT_KEY=None).out
     with Server(granted(scope="read write", expires_in="600")) as server:
         more = ("--sub", "someone", "--scope", "read write", "--kid", "k-1", "--typ", "at+jwt")
         more += ("--claim", "tenant=t1", "--claim-json", "n=[1]", "--header", "x-t=y", "--nbf", "-5")
-        done = hsmjwt("token", *flags(server.url(), *more), "--json")
+        done = quick("token", *flags(server.url(), *more), "--json")
     assert done.code == 0, done.err
     (asked,) = server.requests
     assert [name for name, _ in asked.fields] == ["grant_type", "client_id", "assertion", "scope"]
@@ -86,14 +86,14 @@ def test_any_server_by_flags_alone(hsmjwt, token):
     assert 590 <= about["expires_in"] <= 600
 
 
-def test_a_client_can_authenticate_by_its_assertion(hsmjwt, demo_server):
+def test_a_client_can_authenticate_by_its_assertion(quick, demo_server):
     call = ("--grant", "client-assertion", "--client-id", "ci", "--token-url", demo_server.token_url)
-    done = hsmjwt("token", "--iss", "ci", *call)
+    done = quick("token", "--iss", "ci", *call)
     assert done.code == 0, done.err
     headers = {"Authorization": f"Bearer {done.out.strip()}"}
     assert requests.get(f"{demo_server.url}/api/whoami", headers=headers, timeout=10).json()["client_id"] == "ci"
     with Server(granted()) as server:
-        done = hsmjwt("token", "--grant", "client-assertion", *flags(server.url(), "--scope", "s"))
+        done = quick("token", "--grant", "client-assertion", *flags(server.url(), "--scope", "s"))
     assert (done.code, done.out) == (0, f"{MARK}\n")
     (asked,) = server.requests
     names = ["grant_type", "client_id", "client_assertion_type", "client_assertion", "scope"]
@@ -104,7 +104,7 @@ def test_a_client_can_authenticate_by_its_assertion(hsmjwt, demo_server):
     assert claims_of(asked)["aud"] == server.url()
 
 
-def test_a_profile_adds_form_fields_headers_and_a_client_secret(hsmjwt, tmp_path):
+def test_a_profile_adds_form_fields_headers_and_a_client_secret(quick, tmp_path):
     with Server(granted()) as server:
         config = write_config(
             tmp_path,
@@ -121,7 +121,7 @@ def test_a_profile_adds_form_fields_headers_and_a_client_secret(hsmjwt, tmp_path
             claims = {{ role = "r" }}
             """,
         )
-        done = hsmjwt("token", "p", "--config", config, "--verbose", CLIENT_SECRET="hunter2/&= é")
+        done = quick("token", "p", "--config", config, "--verbose", CLIENT_SECRET="hunter2/&= é")
     assert done.code == 0, done.err
     (asked,) = server.requests
     assert asked.fields[1:3] == [("client_id", "cid"), ("client_secret", "hunter2/&= é")]
@@ -132,10 +132,10 @@ def test_a_profile_adds_form_fields_headers_and_a_client_secret(hsmjwt, tmp_path
     assert "hunter2" not in done.err
 
 
-def test_a_client_secret_that_cannot_be_read_costs_no_signature(hsmjwt, tmp_path):
+def test_a_client_secret_that_cannot_be_read_costs_no_signature(quick, tmp_path):
     with Server(granted()) as server:
         text = f'[profiles.p]\nissuer = "i"\ntoken_url = "{server.url()}"\nclient_secret_source = "file:/nowhere/s"\n'
-        done = hsmjwt("token", "p", "--config", write_config(tmp_path, text), "--verbose")
+        done = quick("token", "p", "--config", write_config(tmp_path, text), "--verbose")
     assert (done.code, done.out) == (3, "")
     assert "client secret" in done.err
     assert "/nowhere/s" in done.err
@@ -144,19 +144,19 @@ def test_a_client_secret_that_cannot_be_read_costs_no_signature(hsmjwt, tmp_path
 
 
 @pytest.mark.parametrize("life", [{}, {"expires_in": 0}, {"expires_in": ""}, {"expires_in": None, "expires_at": 9}])
-def test_a_token_of_unknown_life_is_handed_out_and_not_kept(hsmjwt, life):
+def test_a_token_of_unknown_life_is_handed_out_and_not_kept(quick, life):
     answer = {"access_token": MARK, "token_type": "Bearer", **life}
     with Server(json_reply(answer)) as server:
         for _ in range(2):
-            done = hsmjwt("token", *flags(server.url()), "--json")
+            done = quick("token", *flags(server.url()), "--json")
             assert json.loads(done.out) == {"access_token": MARK, "token_type": "Bearer", "cached": False}
     assert len(server.requests) == 2
 
 
-def test_the_token_is_opened_before_the_claims_are_made(hsmjwt, token):
+def test_the_token_is_opened_before_the_claims_are_made(quick, token):
     slow = f"command:sh -c 'sleep 2; cat {token.pin_file}'"
     with Server(granted()) as server:
         began = int(time.time())
-        done = hsmjwt("token", *flags(server.url()), "--pin-source", slow)
+        done = quick("token", *flags(server.url()), "--pin-source", slow)
     assert done.code == 0, done.err
     assert claims_of(server.requests[0])["iat"] >= began + 2

@@ -14,8 +14,9 @@ VISIBLE = "".join(map(chr, range(0x21, 0x7F)))  # what an access token may hold:
 AWKWARD = (
     VISIBLE,
     VISIBLE[::-1],
-    "'", "''", '"', "\\", "\\'", "`id`", "$(id)", "$HOME", "${HOME}", "~", "~root", "~+", "-n", "-", "=", "a=b", "#x", "!!",
-    "a;b", "a&b", "*", "a'b\"c", "x\\", "{a,b}", "[a-z]", "(a)", "<a>", "|", "?", "a:~", "%s", "\\n", "'$(id)'", '"$(id)"',
+    "'", "''", '"', "\\", "\\'", "`id`", "$(id)", "$HOME", "${HOME}", "~", "~root", "~+", "-n", "-", "=", "a=b", "#x",
+    "!!", "a;b", "a&b", "*", "a'b\"c", "x\\", "{a,b}", "[a-z]", "(a)", "<a>", "|", "?", "a:~", "%s", "\\n", "'$(id)'",
+    '"$(id)"',
 )  # fmt: skip
 
 
@@ -37,13 +38,13 @@ def test_env_and_dotenv_give_every_token_back(shell):
         assert evaluate(f"eval {shlex.quote(written(made, 'env'))}", shell) == value
 
 
-def test_each_form_prints_the_token_its_way(hsmjwt):
+def test_each_form_prints_the_token_its_way(quick):
     with Server(granted(VISIBLE)) as server:
         call = ("token", *flags(server.url()))
         raw, header, env, dotenv, as_json = (
-            hsmjwt(*call, "--output", form) for form in ("raw", "header", "env", "dotenv", "json")
+            quick(*call, "--output", form) for form in ("raw", "header", "env", "dotenv", "json")
         )
-        other = hsmjwt("header", *call[1:], "--json")
+        other = quick("header", *call[1:], "--json")
     assert len(server.requests) == 1
     assert raw.out == f"{VISIBLE}\n"
     assert header.out == f"Authorization: Bearer {VISIBLE}\n"
@@ -54,9 +55,9 @@ def test_each_form_prints_the_token_its_way(hsmjwt):
     assert json.loads(other.out) == {"Authorization": f"Bearer {VISIBLE}"}
 
 
-def test_a_plain_token_needs_no_quotes_in_dotenv(hsmjwt):
+def test_a_plain_token_needs_no_quotes_in_dotenv(quick):
     with Server(granted()) as server:
-        done = hsmjwt("token", *flags(server.url()), "--output", "dotenv")
+        done = quick("token", *flags(server.url()), "--output", "dotenv")
     assert done.out == f"ACCESS_TOKEN={MARK}\n"
 
 
@@ -69,24 +70,24 @@ def test_a_plain_token_needs_no_quotes_in_dotenv(hsmjwt):
         (("--output", "raw", "--output", "raw"), "--output is given 2 times"),
     ],
 )
-def test_forms_that_contradict_are_a_usage_error(hsmjwt, more, words):
+def test_forms_that_contradict_are_a_usage_error(quick, more, words):
     with Server(granted()) as server:
-        done = hsmjwt("token", *flags(server.url()), *more)
+        done = quick("token", *flags(server.url()), *more)
     assert (done.code, done.out) == (2, "")
     assert words in done.err
     assert server.accepted == 0
 
 
-def test_json_beside_output_json_is_no_contradiction(hsmjwt):
+def test_json_beside_output_json_is_no_contradiction(quick):
     with Server(granted()) as server:
-        done = hsmjwt("token", *flags(server.url()), "--json", "--output", "json")
+        done = quick("token", *flags(server.url()), "--json", "--output", "json")
     assert json.loads(done.out)["access_token"] == MARK
 
 
-def test_a_token_with_blanks_is_refused_in_every_form(hsmjwt, tmp_path):
+def test_a_token_with_blanks_is_refused_in_every_form(quick, tmp_path):
     hostile = f"x'; touch {tmp_path}/PWNED1; echo '$(touch {tmp_path}/PWNED2)"
     with Server(granted(hostile)) as server:
         for form in ("env", "dotenv"):
-            done = hsmjwt("token", *flags(server.url()), "--output", form)
+            done = quick("token", *flags(server.url()), "--output", form)
             assert (done.code, done.out) == (10, "")
             assert "PWNED" not in done.err

@@ -10,10 +10,10 @@ from servers.granting import MARK, claims_of, flags, granted
 from servers.scripted import Server, free_port, json_reply, reply, reset_after
 
 
-def test_a_server_that_is_down_is_tried_three_times(hsmjwt):
+def test_a_server_that_is_down_is_tried_three_times(quick):
     port = free_port()
     began = time.monotonic()
-    done = hsmjwt("token", *flags(f"http://127.0.0.1:{port}/token"), "--verbose")
+    done = quick("token", *flags(f"http://127.0.0.1:{port}/token"), "--verbose")
     assert time.monotonic() - began >= 0.75
     assert (done.code, done.out) == (9, "")
     assert f"error: the server '127.0.0.1:{port}' was not reached: connection refused" in done.err
@@ -21,10 +21,10 @@ def test_a_server_that_is_down_is_tried_three_times(hsmjwt):
     assert done.err.count("signed by") == 3
 
 
-def test_each_request_has_a_new_assertion_and_one_login_is_enough(hsmjwt, token):
+def test_each_request_has_a_new_assertion_and_one_login_is_enough(quick, token):
     busy = reply(status=503, headers={"Retry-After": "0"})
     with Server(reset_after(), busy, granted()) as server:
-        done = hsmjwt("token", *flags(server.url()), "--verbose", "--json")
+        done = quick("token", *flags(server.url()), "--verbose", "--json")
     assert json.loads(done.out)["access_token"] == MARK
     assert done.err.count("the PIN comes from") == 1
     claims = [claims_of(request) for request in server.requests]
@@ -32,10 +32,10 @@ def test_each_request_has_a_new_assertion_and_one_login_is_enough(hsmjwt, token)
     assert all(each["exp"] - each["iat"] == 300 for each in claims)
 
 
-def test_the_seeds_assertion_has_no_jti_and_waits_for_the_next_second(hsmjwt):
+def test_the_seeds_assertion_has_no_jti_and_waits_for_the_next_second(quick):
     with Server(reply(status=502, headers={"Retry-After": "0"}), granted()) as server:
         more = ("--client-id", "c", "--sub", "s", "--token-url", server.url())
-        done = hsmjwt("token", "--provider", "adobe-analytics", *more)
+        done = quick("token", "--provider", "adobe-analytics", *more)
     assert (done.code, done.out) == (0, f"{MARK}\n")
     first, second = server.requests
     assert first.form["assertion"] != second.form["assertion"]
@@ -54,18 +54,18 @@ def test_the_seeds_assertion_has_no_jti_and_waits_for_the_next_second(hsmjwt):
     ],
     ids=["504", "504 and a literal jti", "429 for an hour", "500", "400"],
 )
-def test_how_often_is_asked_depends_on_the_answer(hsmjwt, answer, code, times, more):
+def test_how_often_is_asked_depends_on_the_answer(quick, answer, code, times, more):
     with Server(answer) as server:
         began = time.monotonic()
-        done = hsmjwt("token", *flags(server.url(), *more))
+        done = quick("token", *flags(server.url(), *more))
         assert time.monotonic() - began < 15
     assert (done.code, done.out) == (code, "")
     assert len(server.requests) == times
 
 
-def test_a_server_that_asks_for_too_long_a_wait_is_told_of(hsmjwt):
+def test_a_server_that_asks_for_too_long_a_wait_is_told_of(quick):
     with Server(json_reply({"error": "slow_down"}, status=429, headers={"Retry-After": "3600"})) as server:
-        done = hsmjwt("token", *flags(server.url()), "--timeout", "20", "--json")
+        done = quick("token", *flags(server.url()), "--timeout", "20", "--json")
     lines = done.err.splitlines()
     assert lines[0] == f"hsmjwt: error: the server '127.0.0.1:{server.port}' answered 429 slow_down"
     assert lines[1].startswith("hsmjwt: hint: the next request would come in 3600 s, and --timeout leaves 1")

@@ -66,7 +66,7 @@ def test_help_of_a_group_lists_its_commands_none_cut_short(quick, group):
     assert all(text.endswith(".") and not text.endswith("...") for _, text in listed)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", ["token", "key generate", "verify", "demo", "softhsm init"])  # these have them all
 def test_every_flag_misses_its_value_and_takes_it_once(quick, command):
     words = command.split()
     for name, takes_value in flags_of(quick(*words, "--help").out):
@@ -78,7 +78,7 @@ def test_every_flag_misses_its_value_and_takes_it_once(quick, command):
         refused(
             quick(*words, *extra, name, "--json"), 2, f"{name} needs a value, and --json is a flag", hint="variable"
         )
-        if name not in ("--port", "--aud", "--claim", "--claim-json", "--header"):
+        if name not in ("--aud", "--claim", "--claim-json", "--header"):
             refused(quick(*words, *extra, name, ""), 2, f"{name} is empty", hint="variable")
             refused(quick(*words, *extra, name, "x", name, "x"), 2, f"{name} is given 2 times", hint="all but one")
 
@@ -107,7 +107,7 @@ def test_every_flag_misses_its_value_and_takes_it_once(quick, command):
         (["slot", "list", "x"], "too many arguments: 'x'", "hsmjwt slot list --help"),
         (["inspect"], "the argument JWT|- is missing", "hsmjwt inspect --help"),
         (["verify", "a", "b"], "too many arguments: 'b'", "hsmjwt verify --help"),
-        (["demo", "--port", "x"], "'--port': 'x'", "hsmjwt demo --help"),
+        (["demo", "--port", "x"], "--port: 'x' is no port", "0 to 65535"),
         (["token", "--output", "yaml"], "'yaml' is no form of output", "raw, json, header, env, dotenv"),
         (["token", "--output", "env", "--json"], "contradict each other", "leave one"),
         (["token", "--grant", "code", "--iss", "i"], "--grant", "jwt-bearer"),

@@ -2,26 +2,53 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 PATCHED = str(Path(__file__).parent / "patched.py")
 
 
-@pytest.fixture
-def patched(token) -> Callable[..., object]:
-    """Run hsmjwt with faults: patched("flip,low", "sign", …); keyword arguments are variables, None removes one."""
-    from conftest import execute
+class Result(NamedTuple):
+    """What a command printed and how it ended; a death by signal N is -N."""
 
-    def run(faults, *args, stdin=None, timeout=60, **environ):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def forker():
+    """The process that runs patched.py for all tests."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, PATCHED, "--serve"], stdin=pipe, stdout=pipe, text=True) as process:
+        yield process
+        process.stdin.close()
+
+
+@pytest.fixture
+def patched(token, forker, tmp_path) -> Callable[..., Result]:
+    """Run hsmjwt with faults: patched("flip,low", "sign", …); keyword arguments are variables, None removes one."""
+
+    def run(faults, *args, **environ):
         merged = {**token.environ(), **environ}
-        kept = {name: value for name, value in merged.items() if value is not None}
-        return execute([sys.executable, PATCHED, faults, *args], kept, stdin, timeout)
+        streams = [tmp_path / f"patched-{name}" for name in ("in", "out", "err")]
+        for stream in streams:
+            stream.write_bytes(b"")
+        request = {
+            "argv": [faults, *args],
+            "environ": {name: value for name, value in merged.items() if value is not None},
+            "streams": [os.fspath(stream) for stream in streams],
+        }
+        print(json.dumps(request), file=forker.stdin, flush=True)
+        code = int(forker.stdout.readline())
+        return Result(code, *(stream.read_bytes().decode() for stream in streams[1:]))
 
     return run
 

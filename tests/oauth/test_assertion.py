@@ -36,7 +36,7 @@ def signing(**flags):
 
 
 def test_header_and_claims_are_made_after_the_key_is_open():
-    opening, asserter = signing(takes=2.0)
+    _opening, asserter = signing(takes=2.0)
     made = asserter.assertion()
     assert made.claims["iat"] == int(NOW) + 2
     assert made.claims["exp"] == int(NOW) + 302

@@ -166,9 +166,8 @@ def test_iat_and_exp_are_renewed_too():
 
 
 def test_without_a_jti_the_next_second_is_waited_for():
-    with Server(BUSY) as server:
-        with pytest.raises(NetworkError):
-            Made(server.url(), jti="none").token()
+    with Server(BUSY) as server, pytest.raises(NetworkError):
+        Made(server.url(), jti="none").token()
     assert len(server.requests) == 3
     assert all(later["iat"] > sooner["iat"] for sooner, later in pairwise(map(claims_of, server.requests)))
     assert len({request.form["assertion"] for request in server.requests}) == 3
@@ -224,9 +223,8 @@ def test_a_lost_connection_is_mended_by_another():
 
 
 def test_a_server_that_is_silent_for_long_may_have_acted_and_is_not_asked_again():
-    with Server(lambda line: line.wait(2)) as server:
-        with pytest.raises(NetworkError, match="silent for"):
-            Made(server.url(), seconds=None, patience=0.3).token()
+    with Server(lambda line: line.wait(2)) as server, pytest.raises(NetworkError, match="silent for"):
+        Made(server.url(), seconds=None, patience=0.3).token()
     assert len(server.requests) == 1
 
 
@@ -261,7 +259,7 @@ def test_what_is_wrong_here_is_found_before_anything_is_signed():
         return transport(ca_file="/nowhere/ca.pem")
 
     made.broker._open_transport = broken
-    with pytest.raises(ConfigError, match="/nowhere/ca.pem"):
+    with pytest.raises(ConfigError, match=r"/nowhere/ca\.pem"):
         made.token()
     assert made.opened == 0
 

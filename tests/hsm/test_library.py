@@ -1,0 +1,190 @@
+"""A module in the process: threads, forks, who initialised it, and that nothing is unloaded while it is used."""
+
+import glob
+import subprocess
+import sys
+
+import pytest
+
+SIGN = ("sign", "--iss", "i", "--aud", "a")
+PROXY = next(iter(glob.glob("/usr/lib*/*/p11-kit-proxy.so") + glob.glob("/usr/lib*/p11-kit-proxy.so")), None)
+needs_p11_kit = pytest.mark.skipif(PROXY is None, reason="p11-kit-proxy.so is not there: apt-get install p11-kit")
+
+THREADS = """
+import json, os, sys, threading, time, patched
+from hsmjwt.jose.algorithms import ALGORITHMS
+from hsmjwt.verify import Verified
+signers = [patched.signer() for _ in range(int(sys.argv[1]))]
+alg, failures, made = ALGORITHMS["RS256"], [], []
+def work(number):
+    signer = Verified(signers[number % len(signers)])
+    end, count = time.monotonic() + float(sys.argv[2]), 0
+    try:
+        while time.monotonic() < end:
+            signer.sign(b"%d %d" % (number, count), alg)
+            count += 1
+    except BaseException as error:
+        failures.append(repr(error))
+    made.append(count)
+threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(json.dumps([len(made), min(made) > 0, failures]))
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize(("signers", "faults"), [("8", "-"), ("1", "-"), ("8", "init=0xA*1"), ("1", "already")])
+def test_eight_threads_sign_and_every_signature_verifies(patched, signers, faults):
+    done = patched(faults, "-c", THREADS, signers, "1.5")
+    assert (done.code, done.out, done.err) == (0, "[8, true, []]\n", "")
+
+
+def test_threads_that_lose_their_session_at_once_share_one_new_one(patched, calls):
+    lose = """
+lost = signers[0]._module.session(signers[0]._slot).handle
+patched.replace("signinit", lambda before: lambda session, *args: 0xb3 if session == lost else before(session, *args))
+"""
+    done = patched(f"open@{calls.file}", "-c", THREADS.replace("def work", f"{lose}\ndef work"), "1", "1")
+    assert (done.code, done.out, done.err) == (0, "[8, true, []]\n", "")
+    assert calls() == ["open", "open"]
+
+
+def test_threads_that_log_in_for_each_signature_take_turns(patched, token):
+    token.make_key("k2", "02", ALWAYS_AUTHENTICATE=True)
+    done = patched("-", "-c", THREADS, "1", "1", HSMJWT_KEY="pkcs11:object=k2")
+    assert (done.code, done.out, done.err) == (0, "[8, true, []]\n", "")
+
+
+SHARED = """
+import os
+from hsmjwt.hsm import library
+loaded = library.load(os.path.realpath(os.environ["HSMJWT_MODULE"]))
+print(loaded.shared, library.load(loaded.path) is loaded)
+loaded.restart()
+print(loaded.shared, len(loaded.lib.get_slots()) > 0)
+"""
+
+
+def test_a_module_that_can_lock_is_initialised_with_locking(patched, calls):
+    done = patched(f"init@{calls.file},finalize@{calls.file}", "-c", SHARED)
+    assert done.out == "True True\nTrue True\n", done.err
+    assert calls() == ["init", "finalize", "init"]
+
+
+def test_a_module_that_cannot_lock_is_initialised_without_and_shared_by_no_threads(patched, calls):
+    done = patched(f"init=0xA*1,init@{calls.file}", "-c", SHARED)
+    assert done.out.startswith("False True\n"), done.err
+    assert calls()[:2] == ["init", "init"]
+
+
+def test_a_module_that_somebody_else_initialised_is_neither_shared_nor_finalised(patched, calls):
+    done = patched(f"already,finalize@{calls.file}", "-c", SHARED)
+    assert done.out == "False True\nFalse True\n", done.err
+    assert calls() == []
+
+
+def test_nothing_is_finalised_or_unloaded_when_the_process_ends(patched, calls):
+    code = "import patched\nsigner = patched.signer()"
+    done = patched(f"finalize@{calls.file}", "-c", code)
+    assert (done.code, done.err) == (0, "")
+    assert calls() == []
+
+
+def test_the_module_stays_loaded_after_its_objects_are_gone(patched):
+    code = """
+import gc, os
+from hsmjwt.hsm import library
+path = os.path.realpath(os.environ["HSMJWT_MODULE"])
+loaded = library.load(path)
+for _ in range(3):
+    loaded.restart()  # each drops python-pkcs11's object, which closes the library
+library._loaded.clear()
+del loaded
+gc.collect()
+print(path in open("/proc/self/maps").read())
+"""
+    assert patched("-", "-c", code).out == "True\n"
+
+
+def test_a_forked_child_is_refused_before_it_reaches_the_module(patched, calls):
+    code = """
+import os, sys, patched
+from hsmjwt.errors import UsageError
+from hsmjwt.hsm import library
+from hsmjwt.hsm.uri import KeyUri
+from hsmjwt.jose.algorithms import ALGORITHMS
+signer = patched.signer()
+module, slot = signer._module, signer._slot
+pid = os.fork()
+if pid == 0:
+    patched.note("signinit", sys.argv[1]); patched.note("tokeninfo", sys.argv[1]); patched.note("open", sys.argv[1])
+    ways = [
+        lambda: signer.sign(b"x", ALGORITHMS["RS256"]),
+        lambda: module.find_token(KeyUri()),
+        lambda: module.session(slot, write=True),
+        lambda: module.login(slot, signer._login),
+        lambda: module.mechanisms(slot),
+        lambda: library.load(module.library.path),
+    ]
+    for way in ways:
+        try:
+            way()
+        except UsageError as error:
+            print(error.exit_code, "forked" in error.message)
+    sys.stdout.flush()
+    os._exit(0)
+os.waitpid(pid, 0)
+signer.sign(b"x", ALGORITHMS["RS256"])
+print("the parent goes on")
+"""
+    done = patched("-", "-c", code, calls.file)
+    assert done.out == "2 True\n" * 6 + "the parent goes on\n", done
+    assert calls() == []
+
+
+@needs_p11_kit
+def test_signing_through_p11_kit(hsmjwt, patched):
+    done = hsmjwt(*SIGN, "--verbose", HSMJWT_MODULE=PROXY)
+    assert done.code == 0, done.err
+    assert "signed by CKM_SHA256_RSA_PKCS" in done.err
+    found = hsmjwt(*SIGN, "--verbose", HSMJWT_MODULE=None)
+    assert found.code == 0, found.err
+    assert "p11-kit's proxy, which serves the modules it knows" in found.err
+
+
+@needs_p11_kit
+def test_a_wrong_pin_is_sent_once_through_p11_kit(token, hsmjwt):
+    token.pin_file.write_text("00000000")
+    first, again = (hsmjwt(*SIGN, HSMJWT_MODULE=PROXY) for _ in range(2))
+    assert (first.code, again.code) == (5, 5)
+    assert "login withheld" in again.err
+
+
+@needs_p11_kit
+def test_threads_sign_through_p11_kit(patched):
+    code = "import os; os.environ['HSMJWT_MODULE'] = os.environ['PROXY']\n" + THREADS
+    done = patched("-", "-c", code, "8", "1", PROXY=PROXY)
+    assert (done.code, done.out, done.err) == (0, "[8, true, []]\n", "")
+
+
+@needs_p11_kit
+def test_softhsm_without_a_configuration_behind_p11_kit_is_hinted_at(hsmjwt):
+    done = hsmjwt(*SIGN, HSMJWT_MODULE=PROXY, SOFTHSM2_CONF="/nonexistent")
+    assert (done.code, done.out) == (4, "")
+    assert "p11-kit leaves out modules that do not start" in done.err
+
+
+def test_python_pkcs11_is_loaded_without_asn1crypto_and_its_modules_work_when_used():
+    code = """
+import sys
+from hsmjwt.hsm.binding import pkcs11
+import hsmjwt.hsm.signer, hsmjwt.hsm.module
+print("asn1crypto" in sys.modules, "typer" in sys.modules)
+import pkcs11.util.ec
+print(pkcs11.util.ec.encode_named_curve_parameters("secp256r1").hex())
+print(any("Later" in type(finder).__name__ for finder in sys.meta_path))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False False\n06082a8648ce3d030107\nFalse\n"
