@@ -27,12 +27,12 @@ def list_keys(devices: Devices, choice: DeviceChoice) -> list[dict[str, Any]]:
     tokens = module.find_tokens(choice.uri)
     if len(tokens) <= 1:
         slot = module.find_token(choice.uri)  # which looks twice before it says that there is none
-        return listing.rows(module, slot, module.login(slot, devices.login(choice)), choice.uri)
+        return listing.rows(slot, module.login(slot, devices.login(choice)), choice.uri)
     module.settle()
     devices.around.warn(
         f"{len(tokens)} tokens fit, so nothing was logged in to; this is what is visible without a login"
     )
-    return [row for slot in tokens for row in listing.rows(module, slot, module.session(slot), choice.uri)]
+    return [row for slot in tokens for row in listing.rows(slot, module.session(slot), choice.uri)]
 
 
 def generate_key(devices: Devices, choice: DeviceChoice, new: NewKey) -> str:
@@ -49,7 +49,7 @@ def generate_key(devices: Devices, choice: DeviceChoice, new: NewKey) -> str:
     keygen.refuse_taken(session, new, slot.token)
     devices.around.deadline.enter("the token, which makes the key")
     pair = keygen.generate(session, new, slot.token, x509.key_identifier)
-    uri = pair.private.uri(module.slot_id_needed(slot))
+    uri = pair.private.uri(slot.needed_id)
     try:
         signer = Pkcs11Signer(module, slot, parse(uri), login, devices.around.note)
         Verified(signer).sign(b"hsmjwt: a new key signs this and nothing else", by_default(signer.public_key))
@@ -84,7 +84,7 @@ def _found(devices: Devices, choice: DeviceChoice, *kinds: KeyType) -> tuple[Key
     slot = module.find_token(choice.uri)
     assert slot.token is not None  # noqa: S101 - find_token returns no other
     uris = [choice.uri] if choice.uri.type else [msgspec.structs.replace(choice.uri, type=kind) for kind in kinds]
-    slot_id = module.slot_id_needed(slot)
+    slot_id = slot.needed_id
     session = module.session(slot)
     for uri in uris:
         with contextlib.suppress(KeyNotFoundError):

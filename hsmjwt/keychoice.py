@@ -106,7 +106,7 @@ def _pin(
     uri_by: str,
     flag: str | None,
 ) -> tuple[SecretSource | None, str]:
-    """Choose the PIN source in the order of product.md, *PIN source*; None leaves the prompt to the caller."""
+    """Choose the PIN source, the most specific first; None leaves the prompt to the caller."""
     if flag is not None:
         return _flagged("--pin-source", lambda: parse_source(flag)), "--pin-source"
     if uri is not None and uri.pin_value is not None:

@@ -96,7 +96,7 @@ class SecretSource(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def noted(self) -> str:
-        """Return the source as it may be shown and written to disk (pkcs11.md, section 3, point 5)."""
+        """Return the source as it may be shown and written to disk, in the note of a refused login too."""
         match self.kind:
             case "value":
                 return "pin-value"

@@ -160,6 +160,8 @@ def _on_the_token(run: Run, opened: Devices, choice: DeviceChoice, profile: Prof
             return "the token needs none"
         if choice.pin_source.kind == "none":
             return "left out, as the PIN source 'none' asks for"
+        if choice.pin_source.kind == "prompt":
+            return "with the PIN that was typed"
         return f"with the PIN from {choice.pin_source.noted}"
 
     def key() -> str:

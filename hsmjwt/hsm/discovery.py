@@ -83,7 +83,7 @@ def find_module(
     if uri_name is not None:
         found = list(_installed(places))
         for path in found:
-            if uri_name in _names(path):
+            if uri_name.lower() in _names(path):
                 return _choice(path, f"the URI's module-name '{uri_name}'")
         raise TokenError(
             f"no module named '{uri_name}' was found", hint="found: " + (", ".join(found) or "none at all")
@@ -169,7 +169,10 @@ def _module_of(file: str, places: Places) -> Iterable[str]:
 
 
 def _names(path: str) -> set[str]:
-    """Return what a URI's `module-name` may call this file (RFC 7512, section 2.3: without prefix and suffix too)."""
-    base = os.path.basename(path)
+    """Return what a URI's `module-name` may call this file, in lower case.
+
+    RFC 7512, section 2.4, wants the name without prefix and suffix, in any case; the file's own name is taken too.
+    """
+    base = os.path.basename(path).lower()
     stem = base.split(".so")[0].split(".dylib")[0]
     return {base, stem, stem.removeprefix("lib")}

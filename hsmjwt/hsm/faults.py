@@ -110,11 +110,6 @@ REOPEN = frozenset(
 )
 """Codes after which a new session and a new search are worth one try."""
 
-PIN_REFUSED = frozenset({"CKR_PIN_INCORRECT", "CKR_PIN_INVALID", "CKR_PIN_LEN_RANGE", "CKR_PIN_LOCKED"})
-"""Answers of C_Login that mean: this PIN must not be sent again."""
-
-_NO_TRY_LOST = ("CKR_USER_", "CKR_SESSION_", "CKR_OPERATION_", "CKR_MECHANISM_", "CKR_KEY_", "CKR_PIN_EXPIRED")
-
 _SPELLING = {  # python-pkcs11's class names that are not the code's own words
     "AnotherUserAlreadyLoggedIn": "CKR_USER_ANOTHER_ALREADY_LOGGED_IN",
     "FunctionCancelled": "CKR_FUNCTION_CANCELED",
@@ -177,11 +172,6 @@ def fault(operation: str, ckr: str) -> HsmjwtError:
     return DeviceError(
         f"the token failed ({seen})", hint="hsmjwt doctor looks at each step; --verbose says more", ckr=ckr
     )
-
-
-def no_try_lost(ckr: str | None) -> bool:
-    """Tell whether a login that ended with this code compared no PIN, or found it right."""
-    return ckr is not None and ckr.startswith(_NO_TRY_LOST)
 
 
 @contextlib.contextmanager

@@ -16,8 +16,7 @@ from hsmjwt.hsm.uri import KeyUri, TokenInfo
 from hsmjwt.jose.keys import PublicKey
 
 RSA_SIZES = (2048, 3072, 4096)
-_LABEL_BYTES = 255  # PKCS#11 sets no limit; what SoftHSM, OpenSC and YubiKey take without harm lies below
-_ID_BYTES = 255
+_LABEL_BYTES, _ID_BYTES = 255, 255  # PKCS#11 sets no limit; SoftHSM takes these, and nobody needs more
 _READ = (*NAMES, "KEY_TYPE", "MODULUS", "PUBLIC_EXPONENT", "SENSITIVE", "EXTRACTABLE")
 
 

@@ -65,8 +65,7 @@ class Library:
     """An initialised module.
 
     `path` is the real path of the file, `lib` python-pkcs11's object for it. `shared` says that several threads may
-    call into it at a time: not where the module cannot lock, nor where somebody else initialised it. Whoever signs
-    holds `turn` meanwhile: it is a lock where the module is not shared, and nothing otherwise.
+    call into it at a time: not where the module cannot lock, nor where somebody else initialised it.
     """
 
     def __init__(self, path: str, functions: Any | None) -> None:
@@ -76,10 +75,13 @@ class Library:
         self.pid = os.getpid()
         self._functions = functions
         self._owned = False
+        self._alone = threading.RLock()
         self.lib = self._initialise()
-        self.turn: contextlib.AbstractContextManager[object] = (
-            contextlib.nullcontext() if self.shared else threading.RLock()
-        )
+
+    @property
+    def turn(self) -> contextlib.AbstractContextManager[object]:
+        """Return what a thread holds while it calls into the module: a lock where the module is not shared."""
+        return contextlib.nullcontext() if self.shared else self._alone
 
     def _initialise(self) -> Any:
         if self._functions is None:  # p11-kit's modules: they lock by themselves

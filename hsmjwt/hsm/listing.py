@@ -6,12 +6,12 @@ from typing import Any
 
 import msgspec
 
-from hsmjwt.hsm.module import Module, Slot
 from hsmjwt.hsm.objects import KeyObject, certificate_ids, search
+from hsmjwt.hsm.slots import Slot
 from hsmjwt.hsm.uri import KeyUri
 
 
-def rows(module: Module, slot: Slot, session: Any, uri: KeyUri) -> list[dict[str, Any]]:
+def rows(slot: Slot, session: Any, uri: KeyUri) -> list[dict[str, Any]]:
     """Return a row for each private key that the URI leaves, and for each public key that has no private one."""
     if slot.token is None:
         return []
@@ -19,10 +19,9 @@ def rows(module: Module, slot: Slot, session: Any, uri: KeyUri) -> list[dict[str
     private = [key for key in every if key.kind == "private"]
     public = [key for key in every if key.kind == "public"]
     certificates = certificate_ids(session)
-    slot_id = module.slot_id_needed(slot)
     shown = private + [key for key in public if not any(_pair(key, half) for half in private)]
     made = [
-        _row(key, public, certificates, slot_id)
+        _row(key, public, certificates, slot.needed_id)
         for key in shown
         if uri.matches_object(key.label, key.id, key.kind)
     ]

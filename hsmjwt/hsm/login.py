@@ -20,12 +20,16 @@ import msgspec
 
 from hsmjwt.deadline import Deadline
 from hsmjwt.errors import BusyError, ConfigError, HsmjwtError, LoginError
-from hsmjwt.hsm.faults import PIN_REFUSED, no_try_lost
 from hsmjwt.hsm.uri import TokenInfo
 from hsmjwt.secret import Identity, Resolved, SecretSource
 
 _POLL_FIRST, _POLL_LAST = 0.005, 0.05  # seconds between two looks at a lock that somebody else holds
 _NOTES_KEPT = 8
+
+# What a login may end with, by the name of its code: the PIN must not be sent again; or no PIN was compared, or it was
+# found right. With any other code nobody can tell.
+_REFUSED = ("CKR_PIN_INCORRECT", "CKR_PIN_INVALID", "CKR_PIN_LEN_RANGE", "CKR_PIN_LOCKED")
+_NO_TRY_LOST = ("CKR_USER_", "CKR_SESSION_", "CKR_OPERATION_", "CKR_MECHANISM_", "CKR_KEY_", "CKR_PIN_EXPIRED")
 
 
 class LoginFlags(msgspec.Struct, frozen=True):
@@ -158,9 +162,9 @@ class LoginNotes:
         try:
             yield
         except HsmjwtError as error:
-            if error.ckr in PIN_REFUSED and note is not None:
+            if error.ckr in _REFUSED and note is not None:
                 self._write([*others, msgspec.structs.replace(note, outcome="refused")])
-            elif no_try_lost(error.ckr):
+            elif (error.ckr or "").startswith(_NO_TRY_LOST):
                 self._write(notes)
             raise
         self._write([])
@@ -220,6 +224,11 @@ class ModuleLock:
         self._path = os.path.join(folder, f"module-{hashlib.sha256(os.fsencode(module)).hexdigest()[:32]}.lock")
         self._deadline = deadline
         self._fd: int | None = None
+
+    @property
+    def held(self) -> bool:
+        """Tell whether this process holds the lock."""
+        return self._fd is not None
 
     def acquire(self) -> None:
         """Wait for the lock until the deadline; raises BusyError then. Taking it twice is taking it once."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,39 +13,18 @@ import msgspec
 from hsmjwt.deadline import Deadline
 from hsmjwt.errors import ConfigError, HsmjwtError, LoginError, TokenError, TokenNotFoundError, TokenNotUniqueError
 from hsmjwt.hsm import library as libraries
-from hsmjwt.hsm.binding import pkcs11
 from hsmjwt.hsm.discovery import ModuleChoice
-from hsmjwt.hsm.faults import EMPTY, translated
-from hsmjwt.hsm.login import LoginFlags, LoginNotes, LoginRules, ModuleLock, decide_flags, decide_note, settled
+from hsmjwt.hsm.faults import translated
+from hsmjwt.hsm.login import LoginNotes, LoginRules, ModuleLock, decide_flags, decide_note, settled
 from hsmjwt.hsm.objects import label_mapper
-from hsmjwt.hsm.uri import KeyUri, LibraryInfo, SlotInfo, TokenInfo, format_token_uri
+from hsmjwt.hsm.slots import Slot, fitting, read_slot, read_slots, uris
+from hsmjwt.hsm.uri import KeyUri, TokenInfo
 from hsmjwt.secret import Resolved, SecretSource
 
 _SECOND_LOOK_AFTER = 0.02  # seconds; a token file that somebody else is writing is whole by then
 _SESSION_WAIT = 0.5  # seconds for another program to give a session back
 
 PinReader = Callable[[TokenInfo], Resolved]
-
-
-class Slot(msgspec.Struct, frozen=True):
-    """A slot as the module shows it; `token`, `flags` and `login` are None or empty where it is empty.
-
-    `twin` says that another token has this one's label and serial number, so that only the slot's id tells them apart.
-    `problem` says why a token that is there cannot be read.
-    """
-
-    info: SlotInfo
-    handle: Any
-    token: TokenInfo | None = None
-    flags: tuple[str, ...] = ()
-    login: LoginFlags | None = None
-    twin: bool = False
-    problem: str | None = None
-
-    @property
-    def initialized(self) -> bool:
-        """Tell whether there is a token that may hold keys."""
-        return self.token is not None and "TOKEN_INITIALIZED" in self.flags
 
 
 class Login(msgspec.Struct, frozen=True):
@@ -87,6 +65,7 @@ class Module:
         self._login_turn = threading.RLock()  # the module's lock is one for the whole process
         self._sessions: dict[int, Any] = {}
         self._logged_in: set[int] = set()
+        self._used = False  # from the first session on nothing is finalised, since anything may be using it
         try:
             self._hold()
         except ConfigError as error:  # what only looks at a token needs no lock
@@ -116,14 +95,7 @@ class Module:
 
     def _slots(self) -> list[Slot]:
         self.library.check_process()
-        with translated("C_GetSlotList"):
-            handles = self.library.lib.get_slots()
-        slots = [_read_slot(handle) for handle in handles]
-        seen = Counter(_name(slot.token) for slot in slots if slot.token is not None)
-        return [
-            msgspec.structs.replace(slot, twin=True) if slot.token is not None and seen[_name(slot.token)] > 1 else slot
-            for slot in slots
-        ]
+        return read_slots(self.library.lib)
 
     def mechanisms(self, slot: Slot) -> list[str]:
         """Return the names of the token's mechanisms, unknown ones as hexadecimal."""
@@ -134,58 +106,44 @@ class Module:
 
     def find_tokens(self, uri: KeyUri) -> list[Slot]:
         """Return the slots whose initialised token fits the URI."""
-        return self._fitting(uri, self.slots())
-
-    def _fitting(self, uri: KeyUri, slots: list[Slot]) -> list[Slot]:
-        lib = self.library.lib
-        about = LibraryInfo(
-            description=lib.library_description, manufacturer=lib.manufacturer_id, version=lib.library_version
-        )
-        if not uri.matches_library(about):
-            return []
-        return [
-            slot
-            for slot in slots
-            if slot.token is not None
-            and slot.initialized
-            and uri.matches_slot(slot.info)
-            and uri.matches_token(slot.token)
-        ]
+        return fitting(uri, self.library.lib, self.slots())
 
     def find_token(self, uri: KeyUri) -> Slot:
         """Return the one slot whose token fits; raises TokenNotFoundError or TokenNotUniqueError.
 
         What may come from a file that another process was writing is looked at once more after a fresh initialise.
         """
-        if not self._sessions:
+        if not self._used:
             try:
-                found = self._fitting(uri, self._slots())
-                if len(found) == 1 and _may_log_in(found[0]):
+                found = fitting(uri, self.library.lib, self._slots())
+                if len(found) == 1 and found[0].makes_sense:
                     return found[0]
             except HsmjwtError:
                 found = []
             if len(found) <= 1:
                 self._start_afresh()
         slots = self.slots()
-        found = self._fitting(uri, slots)
+        found = fitting(uri, self.library.lib, slots)
         if len(found) == 1:
             return found[0]
         if found:
-            raise TokenNotUniqueError(
-                f"{len(found)} tokens fit '{uri}'", hint=_listed("add what tells them apart:", found)
-            )
+            hint = "\n  ".join(("add what tells them apart:", *uris(found)))
+            raise TokenNotUniqueError(f"{len(found)} tokens fit '{uri}'", hint=hint)
         raise TokenNotFoundError(f"no token fits '{uri}'", hint=self._what_is_there(uri, slots))
 
     def _start_afresh(self) -> None:
         """Initialise the module once more, under its lock; nothing uses it yet."""
+        held = self._lock is not None and self._lock.held
         self._hold()
         time.sleep(_SECOND_LOOK_AFTER)
         self.library.restart()
+        if not held:
+            self.settle()
 
     def _what_is_there(self, uri: KeyUri, slots: list[Slot]) -> str:
-        there = [slot for slot in slots if slot.initialized]
+        there = uris([slot for slot in slots if slot.initialized])
         if there:
-            hint = _listed("these are there:", there)
+            hint = "\n  ".join(("these are there:", *there))
         else:
             hint = f"module '{self.choice.path}' shows no initialised token; hsmjwt slot list shows its slots"
             if "p11-kit" in self.choice.real:  # SoftHSM behind it without its configuration, for one
@@ -195,12 +153,8 @@ class Module:
         return "; ".join(part for part in (uri.unknown_hint(), hint) if part)
 
     def token_uris(self, slots: list[Slot]) -> list[str]:
-        """Return a URI for each slot's token that selects it and no other, with the slot's id only where it must."""
-        return _uris(slots)
-
-    def slot_id_needed(self, slot: Slot) -> int | None:
-        """Return the slot's id where label and serial do not tell its token from another one."""
-        return slot.info.slot_id if slot.twin else None
+        """Return a URI for each slot's token that selects it and no other."""
+        return uris(slots)
 
     def session(self, slot: Slot, *, write: bool = False) -> Any:
         """Open a session that shares the login, if there is one; a read-only one is opened once for each token."""
@@ -208,7 +162,7 @@ class Module:
         self.library.check_process()
         if known is not None and not write:
             return known
-        session = self._open(slot, write=write)
+        session = self._open(self._seen_again(slot), write=write)
         if not write:
             self._sessions[slot.info.slot_id] = session
         return session
@@ -219,16 +173,12 @@ class Module:
         return self.session(slot)
 
     def _open(self, slot: Slot, *, write: bool = False, pin: str | None = None) -> Any:
-        """Open a session on the very token that was found; with a PIN it logs in, once."""
-        with translated("C_GetTokenInfo"):
-            token = slot.handle.get_token()
-        if _about(token) != slot.token:
-            label = "?" if slot.token is None else slot.token.label
-            raise TokenError(f"another token took the place of '{label}' in its slot")
+        """Open a session on the token as it was just seen; with a PIN it logs in, once."""
+        self._used = True
         for last in (False, True):
             try:
                 with translated("C_OpenSession" if pin is None else "C_OpenSession or C_Login"):
-                    return token.open(rw=write, user_pin=pin, attribute_mapper=label_mapper())
+                    return slot.opener.open(rw=write, user_pin=pin, attribute_mapper=label_mapper())
             except HsmjwtError as error:
                 if last or error.ckr != "CKR_SESSION_COUNT":  # with that one nothing was sent
                     raise
@@ -270,13 +220,13 @@ class Module:
             return self.login(slot, login)
 
     def _log_in(self, slot: Slot, login: Login, presented: Resolved) -> Any:
-        with self._attempt(slot, login, presented) as seen:
-            try:
+        try:
+            with self._attempt(slot, login, presented) as seen:
                 session = self._open(seen, pin=presented.secret.reveal())
-            except LoginError as error:
-                if error.ckr != "CKR_USER_ALREADY_LOGGED_IN":  # by somebody else in this process
-                    raise
-                session = self._open(seen)
+        except LoginError as error:
+            if error.ckr != "CKR_USER_ALREADY_LOGGED_IN":  # by somebody else in this process
+                raise
+            session = self._open(self._seen_again(slot))
         self._sessions[slot.info.slot_id] = session
         self._logged_in.add(slot.info.slot_id)
         return session
@@ -317,14 +267,21 @@ class Module:
             yield seen
 
     def _seen_again(self, slot: Slot) -> Slot:
-        """Read the token's flags afresh; raises TokenError where it is gone or another one is in its slot."""
-        assert slot.token is not None  # noqa: S101
-        now = _read_slot(slot.handle)
-        if not self._sessions and (now.token is None or not _may_log_in(now)):
+        """Look at the very token once more; raises TokenError where it is gone or another one is in its slot.
+
+        What may come from a file that another process was writing is looked at twice, the second time after a fresh
+        initialise, as long as nothing uses the module yet.
+        """
+        assert slot.token is not None  # noqa: S101 - find_token returns no other
+        now = read_slot(slot.handle)
+        if not self._used and not now.makes_sense:
             self._start_afresh()
             now = next((each for each in self._slots() if each.token == slot.token), now)
         if now.token is None:
-            raise TokenError(f"token '{slot.token.label}' is gone", hint="hsmjwt slot list shows what is there")
+            raise TokenError(
+                f"token '{slot.token.label}' is gone" + (f": {now.problem}" if now.problem else ""),
+                hint="hsmjwt slot list shows what is there",
+            )
         if now.token != slot.token:
             raise TokenError(f"another token took the place of '{slot.token.label}' in its slot")
         return now
@@ -344,53 +301,3 @@ def _load(path: str) -> libraries.Library:
             raise
     time.sleep(_SECOND_LOOK_AFTER)
     return libraries.load(path)
-
-
-def _read_slot(handle: Any) -> Slot:
-    info = SlotInfo(slot_id=handle.slot_id, description=handle.slot_description, manufacturer=handle.manufacturer_id)
-    try:
-        with translated("C_GetTokenInfo"):
-            token = handle.get_token()
-            about = _about(token)
-            flags = tuple(str(flag.name) for flag in pkcs11.TokenFlag if flag in token.flags)
-    except HsmjwtError as error:  # one broken reader must not hide the others
-        return Slot(info, handle, problem=None if error.ckr in EMPTY else error.message)
-    login = LoginFlags(
-        login_required="LOGIN_REQUIRED" in flags,
-        pin_initialized="USER_PIN_INITIALIZED" in flags,
-        count_low="USER_PIN_COUNT_LOW" in flags,
-        final_try="USER_PIN_FINAL_TRY" in flags,
-        locked="USER_PIN_LOCKED" in flags,
-        to_be_changed="USER_PIN_TO_BE_CHANGED" in flags,
-    )
-    return Slot(info, handle, about, flags, login)
-
-
-def _about(token: Any) -> TokenInfo:
-    return TokenInfo(
-        label=token.label,
-        serial=token.serial.decode("utf-8", "replace").rstrip("\0 "),
-        model=token.model,
-        manufacturer=token.manufacturer_id,
-    )
-
-
-def _name(token: TokenInfo) -> tuple[str, str]:
-    return token.label, token.serial
-
-
-def _may_log_in(slot: Slot) -> bool:
-    """Tell whether the flags make sense for a token that is used: it asks for no login, or there is a user PIN."""
-    return slot.login is not None and (slot.login.pin_initialized or not slot.login.login_required)
-
-
-def _uris(slots: list[Slot]) -> list[str]:
-    return [
-        format_token_uri(slot.token, slot.info.slot_id if slot.twin else None)
-        for slot in slots
-        if slot.token is not None
-    ]
-
-
-def _listed(first: str, slots: list[Slot]) -> str:
-    return "\n  ".join((first, *_uris(slots)))

@@ -11,8 +11,9 @@ import msgspec
 
 from hsmjwt.errors import DeviceError, HsmjwtError, KeyNotFoundError, KeyUnfitError
 from hsmjwt.hsm.faults import REOPEN
-from hsmjwt.hsm.module import Login, Module, Slot
+from hsmjwt.hsm.module import Login, Module
 from hsmjwt.hsm.objects import KeyObject, find_signing_key, public_half
+from hsmjwt.hsm.slots import Slot
 from hsmjwt.hsm.uri import KeyUri
 from hsmjwt.jose.algorithms import Algorithm, misfit
 from hsmjwt.jose.keys import PublicKey
@@ -58,26 +59,28 @@ class Pkcs11Signer:
     ) -> None:
         """Log in and find the key; raises what either raises, KeyUnfitError for a key that must not sign."""
         self._module, self._slot, self._uri, self._login, self._say = module, slot, uri, login, say
-        self._slot_id = module.slot_id_needed(slot)
         self._recovering = threading.Lock()
-        session = module.login(slot, login)
+        self._refused: set[str] = set()
+        with module.library.turn:
+            session, self._key = self._first_found(module.login(slot, login))
+            self.uri = self._key.uri(slot.needed_id)
+            self.public_key = self._public_key(session, self._key)
+            if self._key.about.get("SIGN") is False:
+                raise KeyUnfitError(f"the key '{self.uri}' may not sign", hint="its CKA_SIGN attribute is false")
+            self._offered = frozenset(module.mechanisms(slot))
+
+    def _first_found(self, session: object) -> tuple[object, KeyObject]:
         try:
-            self._key = self._find(session)
+            return session, self._find(session)
         except HsmjwtError as error:
             if error.ckr not in REOPEN:
                 raise
-            session, self._key = self._find_anew(error.ckr)
-        self.uri = self._key.uri(self._slot_id)
-        self.public_key = self._public_key(session, self._key)
-        if self._key.about.get("SIGN") is False:
-            raise KeyUnfitError(f"the key '{self.uri}' may not sign", hint="its CKA_SIGN attribute is false")
-        self._offered = frozenset(module.mechanisms(slot))
-        self._refused: set[str] = set()
+            return self._find_anew(error.ckr)
 
     def _find(self, session: object) -> KeyObject:
         token = self._slot.token
         assert token is not None  # noqa: S101 - find_token returns no other
-        return find_signing_key(session, self._uri, token, self._slot_id)
+        return find_signing_key(session, self._uri, token, self._slot.needed_id)
 
     @staticmethod
     def _public_key(session: object, key: KeyObject) -> PublicKey:

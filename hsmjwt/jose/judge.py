@@ -16,7 +16,7 @@ from hsmjwt.jose.encoding import json_type, quoted
 from hsmjwt.jose.jws import Parts
 from hsmjwt.jose.keys import PublicKey
 
-SIGNATURE = 7  # exit codes of product.md: a signature that does not verify,
+SIGNATURE = 7  # exit codes: a signature that does not verify,
 CLAIMS = 8  # and claims that do not hold
 
 _LAST_SECOND = 253402300799  # of the year 9999: later is no date, but milliseconds or nonsense

@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from hsmjwt.errors import UsageError
-from hsmjwt.oauth import redact
+from hsmjwt.oauth.shown import HIDDEN, cut, escaped
 
 _PORTS = {"https": 443, "http": 80}
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<rest>.*)", re.DOTALL)
@@ -60,7 +60,7 @@ def parse_endpoint(url: str) -> Endpoint:
         raise UsageError("the server's URL is empty")
     odd = next((c for c in url if not "!" <= c <= "~" or c == "\\"), None)
     if odd is not None:
-        what = "a backslash" if odd == "\\" else "a blank" if odd == " " else f"the character '{redact.escaped(odd)}'"
+        what = "a backslash" if odd == "\\" else "a blank" if odd == " " else f"the character '{escaped(odd)}'"
         hint = None if odd.isascii() else "not ASCII: percent-encoded in a path, written as xn--… in a host name"
         raise UsageError(f"the server's URL {shown(url)} holds {what}", hint=hint)
     match = _URL.fullmatch(url)
@@ -113,7 +113,7 @@ def why_no_host(text: str) -> str:
     """Say what is wrong with a host that `checked_host` does not take."""
     if not text:
         return "no host"
-    return f"a host that is no plain name or address ('{redact.cut(redact.escaped(text), _LONGEST_SHOWN)}')"
+    return f"a host that is no plain name or address ('{cut(escaped(text), _LONGEST_SHOWN)}')"
 
 
 def checked_port(text: str | None, *, default: int) -> int | None:
@@ -143,8 +143,8 @@ def shown(url: str) -> str:
     before, at, after = url.rpartition("@")
     if at:
         scheme, separator, _ = before.partition("://")
-        url = f"{scheme}{separator}{redact.HIDDEN}@{after}" if separator else f"{redact.HIDDEN}@{after}"
+        url = f"{scheme}{separator}{HIDDEN}@{after}" if separator else f"{HIDDEN}@{after}"
     base = re.split("[?#]", url, maxsplit=1)[0]
     if base != url:
-        base += url[len(base)] + redact.HIDDEN
-    return f"'{redact.cut(redact.escaped(base), _LONGEST_SHOWN)}'"
+        base += url[len(base)] + HIDDEN
+    return f"'{cut(escaped(base), _LONGEST_SHOWN)}'"

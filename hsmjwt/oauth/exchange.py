@@ -47,6 +47,7 @@ _LIFE = re.compile(r"[0-9]+(?:\.[0-9]+)?(?:[eE]\+?[0-9]+)?")
 _LONGEST_LIFE = 10 * 365.25 * 86400  # seconds; more than ten years is a date, or milliseconds, and no life
 _CLOCKS_AGREE = 5.0  # seconds; servers allow a minute or ten seconds, so that five are worth a word
 _A_YEAR = 365.25 * 86400
+_SECRET_LENGTH = 8  # characters; less is a word that the text may hold anyhow
 _SHORT = 80  # characters of a header field or a code in a message
 
 # RFC 6749, section 5.2: what to look at first
@@ -212,7 +213,7 @@ class _Reader:
 
     def __init__(self, answer: Answer, request: TokenRequest) -> None:
         self._answer = answer
-        self._sent = request.sent
+        self._sent = (*request.sent, *_handed_out(answer.body))
         self._name = f"the server '{request.endpoint.name}'"
 
     def busy(self) -> BusyAnswer:
@@ -333,6 +334,16 @@ class _Reader:
 
     def _shown(self, text: str, limit: int) -> str:
         return redact.excerpt(text, self._sent, limit=limit)
+
+
+def _handed_out(body: bytes) -> list[str]:
+    """Return the secrets of an answer, which may stand in other members of it as well."""
+    try:
+        members = encoding.load_object(body[: BODY_LIMIT + 1])
+    except encoding.EncodingFault:
+        return []
+    values = (value for name, value in members.items() if redact.telling(name))
+    return [value for value in values if isinstance(value, str) and len(value) >= _SECRET_LENGTH]
 
 
 def _absent(value: object) -> str:

@@ -1,4 +1,4 @@
-"""HTTP dates (RFC 9110, section 5.6.7), read without `email`, which would cost a cache hit more than the rest of it."""
+"""HTTP dates (RFC 9110, section 5.6.7), read without `email`, whose import every cache hit would pay for."""
 
 from __future__ import annotations
 

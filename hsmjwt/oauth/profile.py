@@ -1,6 +1,6 @@
 """Profile: provider, profile, key table, flags and environment merged once, checked and frozen; nobody merges after it.
 
-Which value wins is product.md's section of that name: flag, profile, key table, environment, the provider's default,
+Which value wins: flag, profile, key table, environment, the provider's default,
 ours. What a provider or a key table fixes is a rule: naming something else is refused before anything is signed.
 """
 

@@ -17,9 +17,11 @@ from typing import Any
 from urllib.parse import quote, quote_plus
 
 from hsmjwt.jose import encoding
+from hsmjwt.oauth.shown import HIDDEN, cut, escaped
+
+__all__ = ["HIDDEN", "SHOWN", "body_excerpt", "cut", "escaped", "excerpt", "telling"]
 
 SHOWN = 200  # characters of a server's text in a message
-HIDDEN = "***"
 
 _LOOKED_AT = 16 * 1024  # characters of a body that are looked at for the first 200
 _PIECE = 8  # characters of something we sent that give it away: servers cut what they quote
@@ -69,18 +71,6 @@ def body_excerpt(body: bytes, sent: Sequence[str] = (), *, wary: bool = False) -
 def telling(name: str) -> bool:
     """Tell whether a form field or a JSON member of this name holds a secret."""
     return _TELLING.search(name) is not None and _HARMLESS.search(name) is None
-
-
-def escaped(text: str) -> str:
-    """Return `text` with what is not printable escaped, as repr does: line ends, terminal codes, bidi marks."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-
-
-def cut(text: str, limit: int) -> str:
-    """Return the first `limit` characters of `text`, the last of them an ellipsis where more followed."""
-    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def _masked(value: object, spellings: Sequence[str], *, wary: bool, hide: bool = False) -> Any:

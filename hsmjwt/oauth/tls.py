@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 import certifi
 
 from hsmjwt.errors import ConfigError
-from hsmjwt.oauth import redact
+from hsmjwt.oauth.shown import escaped
 
 _LONGEST_FILE = 16 * 1024 * 1024  # bytes; the system's bundle has a quarter of one MiB
 _PEM = re.compile(rb"-----BEGIN (?:X509 )?CERTIFICATE-----(.*?)-----END (?:X509 )?CERTIFICATE-----", re.DOTALL)
@@ -62,7 +62,7 @@ def _believe(made: ssl.SSLContext, ca_file: str | None, environ: Mapping[str, st
 
 def _load_file(made: ssl.SSLContext, path: str, noun: str) -> None:
     """Believe the certificates of a PEM or DER file, whatever else stands between them."""
-    shown = f"'{redact.escaped(path)}'"
+    shown = f"'{escaped(path)}'"
     try:
         with open(path, "rb") as file:
             data = file.read(_LONGEST_FILE + 1)
@@ -97,7 +97,7 @@ def _load_folders(made: ssl.SSLContext, folders: str, noun: str, *, or_else: boo
     if any(map(os.path.isdir, folders.split(":"))):
         made.load_verify_locations(capath=folders)
     elif not or_else:
-        raise ConfigError(f"{noun} names no folder: '{redact.escaped(folders)}'")
+        raise ConfigError(f"{noun} names no folder: '{escaped(folders)}'")
 
 
 def _system_folder() -> str | None:

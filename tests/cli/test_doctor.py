@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -52,7 +54,7 @@ def test_everything_is_looked_at_and_no_assertion_is_sent(hsmjwt, token):
     assert found["key"].startswith(found["token"] + ";object=k1;id=%01;type=private, 2048 bits")
     assert found["mechanism"] == "RS256 by CKM_SHA256_RSA_PKCS or CKM_RSA_PKCS"
     assert found["endpoint"] == f"{server.url()} answers a GET without an assertion: 405 (method not allowed)"
-    assert found["clock"] in ("within 1 s of the server's", "within 2 s of the server's")
+    assert re.fullmatch(r"within [1-5] s of the server's", found["clock"])
     (asked,) = server.requests
     assert (asked.method, asked.body) == ("GET", b"")
     assert not {"authorization", "cookie"} & set(asked.headers)
@@ -264,8 +266,6 @@ def test_what_cannot_be_meant_is_a_usage_error_and_no_row(quick, more, words):
 
 
 def test_ctrl_c_ends_it_at_once(token):
-    import signal
-
     with Server(silent()) as server:
         command = [sys.executable, "-m", "hsmjwt", "doctor", "--token-url", server.url()]
         with subprocess.Popen(command, env=token.environ(), stdout=-1, stderr=-1, text=True) as process:

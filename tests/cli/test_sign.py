@@ -201,6 +201,25 @@ def test_flags_alone_take_nothing_from_a_profile(quick, config):
     assert "n" in claims_of(quick("sign", "own", "--iss", "j", "--config", config))
 
 
+def test_an_audience_is_the_flags_then_the_profiles_then_the_providers(quick, config, tmp_path):
+    (tmp_path / "bare.toml").write_text(CONFIG.replace('audience = "api.vm221.dev.ut1.omniture.com"\n', ""))
+    assert claims_of(quick("sign", "adobe", "--config", "bare.toml"))["aud"] == "api.omniture.com"
+    assert claims_of(quick("sign", "adobe", "--config", config))["aud"] == "api.vm221.dev.ut1.omniture.com"
+    assert claims_of(quick("sign", "adobe", "--config", config, "--aud", "x"))["aud"] == "x"
+
+
+def test_a_profile_is_the_argument_then_the_environments_then_the_default(quick, config, tmp_path):
+    (tmp_path / "c.toml").write_text('default_profile = "own"\n' + CONFIG)
+    for args, environ, issuer in (
+        ((), {}, "i"),
+        ((), {"HSMJWT_PROFILE": ""}, "i"),
+        ((), {"HSMJWT_PROFILE": "adobe"}, "TestClient"),
+        (("own",), {"HSMJWT_PROFILE": "adobe"}, "i"),
+        (("--provider", "generic", "--iss", "x", "--aud", "a"), {"HSMJWT_PROFILE": "adobe"}, "x"),
+    ):
+        assert claims_of(quick("sign", *args, "--config", "c.toml", **environ))["iss"] == issuer
+
+
 KEYS = """
 [keys.k]
 uri = "pkcs11:token=t1;object=k2"

@@ -38,6 +38,7 @@ PASSING = (  # what differs from run to run, in the order in which it is replace
     (r"(?<=\"n\": \")[\w-]{342}", "<MODULUS>"),
     (r"(?<=\"kid\": \")[\w-]{43}|(?<=thumbprint  )[\w-]{43}|(?<=\"thumbprint\": \")[\w-]{43}", "<THUMBPRINT>"),
     (r"MII[\w+/=\\]{50,}(?:(?:\n|\\n)[\w+/=]+)*", "<BASE64>"),
+    (r"/[\w/.-]+/libsofthsm2\.so", "<MODULE>"),
     (r"127\.0\.0\.1:\d+", "127.0.0.1:<PORT>"),
     (r"demo_[\w-]{20,}", "<ACCESS TOKEN>"),
     (r"2\d{3}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:Z| UTC)", "<TIME>"),

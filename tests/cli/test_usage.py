@@ -78,7 +78,7 @@ def test_every_flag_misses_its_value_and_takes_it_once(quick, command):
         refused(
             quick(*words, *extra, name, "--json"), 2, f"{name} needs a value, and --json is a flag", hint="variable"
         )
-        if name not in ("--aud", "--claim", "--claim-json", "--header"):
+        if command != "token" and name != "--aud":  # which may be repeated
             refused(quick(*words, *extra, name, ""), 2, f"{name} is empty", hint="variable")
             refused(quick(*words, *extra, name, "x", name, "x"), 2, f"{name} is given 2 times", hint="all but one")
 

@@ -216,12 +216,14 @@ def test_a_lock_or_a_note_that_cannot_be_used_stops_the_login(sign, token, calls
     assert calls() == []
 
 
-def test_a_token_that_is_logged_in_to_already_is_used_as_it_is(sign, token, calls):
+def test_a_token_that_is_logged_in_to_already_is_used_as_it_is_and_proves_no_pin(sign, token, calls):
+    pin_is_wrong(sign("-", HSMJWT_PIN_SOURCE="env:MY_PIN", MY_PIN=WRONG))
+    before = [file.read_bytes() for file in notes(token)]
     done = sign(f"login=0x100,login@{calls.file}")
     assert (done.code, done.out) == (6, "")  # nobody is logged in in truth, so the key is not shown
     assert "only the public half" in done.err
     assert calls() == ["login 1"]
-    assert notes(token) == []
+    assert [file.read_bytes() for file in notes(token)] == before
 
 
 def test_a_pin_value_in_a_uri_works_with_a_warning_and_is_shown_nowhere(sign, token):

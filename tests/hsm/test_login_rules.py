@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import msgspec
 import pytest
@@ -199,6 +201,11 @@ def test_notes_are_kept_apart_by_token(tmp_path):
         assert other.read() == []
     renamed = LoginNotes(str(tmp_path), msgspec.structs.replace(TOKEN, label="another name"))
     assert renamed.read() == one.read()
+
+
+def test_the_rules_are_known_without_loading_pkcs11():
+    code = "import sys, hsmjwt.hsm.login; print([name for name in sys.modules if name.startswith('pkcs11')])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 def test_a_folder_that_cannot_be_written_stops_the_login_before_it_is_made(tmp_path):

@@ -141,7 +141,7 @@ def test_a_module_name_picks_among_those_found(places):
     library, kit, searched = places
     soft, own = made(library / "softhsm" / "libsofthsm2.so"), made(library / "pkcs11" / "own.so")
     (kit / "own.module").write_text("module: own.so\n")
-    for name in ("libsofthsm2.so", "libsofthsm2", "softhsm2"):
+    for name in ("libsofthsm2.so", "libsofthsm2", "softhsm2", "SoftHSM2"):
         assert find_module(None, "nobody", uri_name=name, places=searched).path == soft
     assert find_module(None, "nobody", uri_name="own", places=searched).path == own
     with pytest.raises(TokenError, match="no module named 'soft' was found") as caught:

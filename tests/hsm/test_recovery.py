@@ -43,6 +43,15 @@ def test_what_another_session_cannot_mend_is_not_tried_again(sign, calls, code):
     assert calls() == ["signinit"]
 
 
+def test_a_fault_in_the_middle_of_a_search_is_told_once_and_without_a_traceback(sign):
+    for function in ("findinit", "find", "findfinal", "attributes"):
+        done = sign(f"{function}=0x30", "--verbose")
+        assert (done.code, done.out) == (7, "")
+        assert "CKR_DEVICE_ERROR" in done.err
+        assert "Traceback" not in done.err
+        assert "Exception" not in done.err
+
+
 def test_who_was_logged_out_behind_our_back_is_logged_in_again_once(sign, calls):
     noted = f"login@{calls.file}"
     done = sign(f"loggedout=1,{noted}")
@@ -118,3 +127,24 @@ except KeyNotFoundError as error:
 """
     done = patched("-", "-c", code)
     assert done.out.startswith("6 no key fits 'pkcs11:token=t1;object=k1;type=private'"), done
+
+
+def test_nothing_is_finalised_once_a_session_was_open_whatever_the_token_shows(patched, calls):
+    code = """
+import patched
+from hsmjwt.errors import TokenError
+from hsmjwt.hsm.uri import KeyUri
+signer = patched.signer()
+module, slot = signer._module, signer._slot
+for look in (lambda: module.renew(slot), lambda: module.find_token(KeyUri())):
+    patched.answer("tokeninfo", "0x5*9")
+    try:
+        look()
+    except TokenError as error:
+        print(error.message)
+    patched.answer("tokeninfo", "0x5*0")
+"""
+    done = patched(f"finalize@{calls.file}", "-c", code)
+    assert "token 't1' is gone: the token failed (C_GetTokenInfo gave CKR_GENERAL_ERROR)\n" in done.out, done
+    assert "no token fits" in done.out
+    assert calls() == []

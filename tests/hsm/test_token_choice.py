@@ -92,7 +92,7 @@ def module_with(*slots):
     module = Module.__new__(Module)
     module.choice = ModuleChoice("/m.so", "/m.so", "test")
     module.library = FakeLibrary(slots)
-    module._lock, module._sessions, module._warn = None, {}, warnings.append
+    module._lock, module._used, module._warn = None, False, warnings.append
     return module, warnings
 
 
@@ -104,7 +104,7 @@ def test_a_slot_id_is_written_only_where_nothing_else_tells_two_tokens_apart():
         "pkcs11:token=t;serial=1;slot-id=9",
         "pkcs11:token=other;serial=1",
     ]
-    assert [module.slot_id_needed(slot) for slot in slots] == [3, 9, None]
+    assert [slot.needed_id for slot in slots] == [3, 9, None]
     for uri in module.token_uris(slots):
         assert len(module.find_tokens(parse(uri))) == 1
     assert module.library.restarts == 0

@@ -235,7 +235,7 @@ def test_a_wait_that_ends_after_the_deadline_ends_it_at_once(after):
         with pytest.raises(NetworkError, match="answered 429") as caught:
             Made(server.url(), seconds=9.9).token()
         assert time.monotonic() - began < 5
-    assert re.fullmatch(r"the next request would come in [0-9]{2,} s, and --timeout leaves 9 s", caught.value.hint)
+    assert re.fullmatch(r"the next request would come in [0-9]{2,} s, and --timeout leaves [0-9] s", caught.value.hint)
     assert len(server.requests) == 1
 
 

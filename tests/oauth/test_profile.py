@@ -1,4 +1,4 @@
-"""Which value wins: flag, profile, key table, environment, the provider's default, ours (product.md)."""
+"""Which value wins: flag, profile, key table, environment, the provider's default, ours."""
 
 from __future__ import annotations
 
