@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ import msgspec
 from hsmjwt import x509
 from hsmjwt.compose import DeviceChoice, Devices
 from hsmjwt.errors import HsmjwtError, KeyNotFoundError
+from hsmjwt.guard.policy import SELF_TEST
 from hsmjwt.hsm import keygen, listing
 from hsmjwt.hsm.keygen import NewKey
 from hsmjwt.hsm.objects import KeyObject, find_object
@@ -52,10 +54,9 @@ def generate_key(devices: Devices, choice: DeviceChoice, new: NewKey) -> str:
     uri = pair.private.uri(slot.needed_id)
     try:
         signer = Pkcs11Signer(module, slot, parse(uri), login, devices.around.note)
-        Verified(signer).sign(b"hsmjwt: a new key signs this and nothing else", by_default(signer.public_key))
-    except HsmjwtError:
-        pair.remove()
-        raise
+        Verified(signer).sign(SELF_TEST + os.urandom(32), by_default(signer.public_key))
+    except HsmjwtError as error:
+        raise pair.removed(error) from None
     return uri
 
 
@@ -78,12 +79,14 @@ def public_key(devices: Devices, choice: DeviceChoice) -> PublicKey:
 def _found(devices: Devices, choice: DeviceChoice, *kinds: KeyType) -> tuple[KeyObject, Any, int | None]:
     """Look for an object without a login, and with one where nothing is found; return it, its session and slot id.
 
-    `kinds` are what a URI without a type may mean, the best first.
+    `kinds` are what will do for a key URI, which without a type means the private key; the best first.
     """
     module = devices.module(choice)
     slot = module.find_token(choice.uri)
     assert slot.token is not None  # noqa: S101 - find_token returns no other
-    uris = [choice.uri] if choice.uri.type else [msgspec.structs.replace(choice.uri, type=kind) for kind in kinds]
+    uris = [choice.uri]
+    if choice.uri.type in (None, "private"):
+        uris = [msgspec.structs.replace(choice.uri, type=kind) for kind in kinds]
     slot_id = slot.needed_id
     session = module.session(slot)
     for uri in uris:

@@ -1,9 +1,8 @@
 """The demo's authorization server: RFC 7523 grants that are really verified, on loopback only.
 
 Authlib brings the grants and joserfc, below it, signature and claims. What they leave to the integrator is decided
-here: one algorithm, 5 s of leeway, an assertion that lives an hour at most and buys one token, client_id, repeated
-parameters, credentials that nobody checks. No code is shared with hsmjwt's own JWT side: what both got wrong in the
-same way would look right.
+here: one algorithm, 5 s of leeway, an assertion that lives an hour at most and buys one token, repeated parameters,
+credentials that nobody checks. No code is shared with hsmjwt's own JWT side: an error of both would look right.
 
 Flask and Authlib (extra `demo`) are loaded when a server is built, and Authlib's classes get our methods then: this
 module imports without them, and what has no types stays in one place.
@@ -108,8 +107,8 @@ def _load() -> SimpleNamespace:
     try:
         return SimpleNamespace(**{name.rpartition(".")[2]: importlib.import_module(name) for name in names})
     except ImportError as error:
-        message = "the demo's authorization server needs Flask and Authlib, which are not installed"
-        raise UsageError(message, hint="pip install 'hsmjwt[demo]'") from error
+        hint = "in a clone of hsmjwt: pip install '.[demo]'"
+        raise UsageError("the demo's server needs Flask and Authlib", hint=hint) from error
 
 
 def _register(library: SimpleNamespace, client: Client) -> SimpleNamespace:

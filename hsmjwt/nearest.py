@@ -1,4 +1,4 @@
-"""The known name that a misspelt one was meant to be (difflib would cost its import on every start)."""
+"""The known name that a misspelt one was meant to be, two letters that changed places counting as one slip."""
 
 from __future__ import annotations
 

@@ -70,6 +70,11 @@ def create(folder: str, label: str, environ: MutableMapping[str, str], module: s
         raise ConfigError(f"SoftHSM's configuration cannot name the folder {folder!a}", hint="--dir names another")
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
+        info = os.stat(folder)
+        if info.st_uid != os.geteuid() or info.st_mode & 0o022:
+            raise ConfigError(
+                f"the folder '{folder}' belongs to another user, or others may write in it", hint="--dir names another"
+            )
         if os.listdir(folder):
             raise ConfigError(
                 f"the folder '{folder}' is not empty", hint="hsmjwt softhsm remove, or another folder with --dir"

@@ -67,7 +67,7 @@ except hsmjwt.errors.UsageError as error:
     print(error.hint)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout == "pip install 'hsmjwt[demo]'\n"
+    assert done.stdout == "in a clone of hsmjwt: pip install '.[demo]'\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -73,7 +73,7 @@ def list_tokens(run: Run, *, plain: Plain) -> None:
 def clear(
     run: Run,
     *,
-    profile: Annotated[str | None, Argument(metavar="[PROFILE]", help="Only this profile's tokens.")] = None,
+    profile: Annotated[str | None, Argument(metavar="PROFILE", help="Only this profile's tokens.")] = None,
     plain: Plain,
 ) -> None:
     """Remove tokens."""

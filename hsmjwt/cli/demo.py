@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import threading
@@ -77,6 +78,8 @@ def show(
     if client is not None and public_key is not None:
         if not serve:
             raise UsageError("--client and --public-key are for --serve", hint="add --serve")
+        if keep or timeout is not None:
+            raise UsageError("a server that runs alone has no folder to keep and no time limit", hint="leave it out")
         _serve_alone(run, client, public_key, _port(port), as_json=json)
         return
     run.limit(timeout, _TIMEOUT)
@@ -162,7 +165,8 @@ class _Walk:
             if serve:
                 self._keep_serving(server, token, uri)
         if keep:
-            self._console.warn(f'kept: {token.folder}; eval "$(hsmjwt softhsm env --dir {token.folder})" uses it')
+            folder = shlex.quote(token.folder)
+            self._console.warn(f'kept: {token.folder}; eval "$(hsmjwt softhsm env --dir {folder})" uses it')
 
     def _flow(self, server: demo.DemoServer, profile: Profile, opened: Devices) -> dict[str, Any]:
         made = self._run.wait(compose.asserter(opened, profile).assertion)
@@ -214,7 +218,7 @@ class _Walk:
         lines = [
             "",
             f"The server stays up at {server.url} until Ctrl-C. In another shell:",
-            f'  eval "$(hsmjwt softhsm env --dir {token.folder})"',
+            f'  eval "$(hsmjwt softhsm env --dir {shlex.quote(token.folder)})"',
             f"  hsmjwt token --key '{uri}' --iss {_CLIENT} --client-id {_CLIENT} --token-url {server.token_url}",
         ]
         if not self._json:

@@ -11,7 +11,7 @@ from hsmjwt.cli.run import Run
 from hsmjwt.compose import PROMPT, DeviceChoice, Devices, Surroundings
 from hsmjwt.config import Settings
 from hsmjwt.errors import ConfigError, UsageError
-from hsmjwt.hsm.uri import KeyUri, parse
+from hsmjwt.hsm.uri import KeyUri, display, parse
 from hsmjwt.jose.keys import PublicKey
 from hsmjwt.keychoice import choose_key
 from hsmjwt.nearest import did_you_mean
@@ -80,7 +80,7 @@ def choose(
         table, text = text.removeprefix("keys."), None
         if table not in settings.keys:
             hint = did_you_mean(table, settings.keys, noun="keys") if settings.path else "--config FILE names a config"
-            raise ConfigError(f"there is no key '{table}' in the config", hint=hint)
+            raise ConfigError(f"there is no key '{display(table)}' in the config", hint=hint)
     environ = dict(os.environ)
     if not needed:
         environ.pop("HSMJWT_KEY", None)

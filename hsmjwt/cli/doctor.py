@@ -72,7 +72,7 @@ Examples:
 def doctor(
     run: Run,
     *,
-    profile: Annotated[str | None, Argument(metavar="[PROFILE]", help="A profile of the config.")] = None,
+    profile: Annotated[str | None, Argument(metavar="PROFILE", help="A profile of the config.")] = None,
     endpoint: Endpoint,
     device: Device,
     shared: Shared,

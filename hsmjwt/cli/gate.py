@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hsmjwt import __version__
-from hsmjwt.cli.main import INTERRUPTED, TERMINATED, StoppedError
+from hsmjwt.cli.ends import INTERRUPTED, TERMINATED, StoppedError
 from hsmjwt.cli.output import ClosedPipeError, Console, unwritable
 from hsmjwt.cli.run import Run
 from hsmjwt.errors import HsmjwtError

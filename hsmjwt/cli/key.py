@@ -15,7 +15,7 @@ from hsmjwt.cli.output import one_line
 from hsmjwt.cli.run import Run
 from hsmjwt.errors import UsageError
 
-KeyArgument = Annotated[str | None, Argument(metavar="[KEY]", help="A pkcs11: URI or keys.NAME of the config.")]
+KeyArgument = Annotated[str | None, Argument(metavar="KEY", help="A pkcs11: URI or keys.NAME of the config.")]
 
 _GENERATE_TIMEOUT = 300.0  # seconds: a card takes minutes for RSA-4096
 

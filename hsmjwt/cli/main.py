@@ -7,16 +7,12 @@ import _signal  # type: ignore[import-not-found]
 import os
 import sys
 
+from hsmjwt.cli.ends import INTERRUPTED, TERMINATED, StoppedError
+
 TYPE_CHECKING = False  # typing imports enum too
 if TYPE_CHECKING:
     from types import FrameType
     from typing import NoReturn
-
-INTERRUPTED, TERMINATED = 130, 143
-
-
-class StoppedError(BaseException):
-    """SIGTERM: raised in the main thread, so that it ends like Ctrl-C does."""
 
 
 def entry() -> NoReturn:

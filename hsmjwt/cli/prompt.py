@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import termios
 from collections.abc import Callable
@@ -29,6 +30,7 @@ def terminal_prompt(deadline: Deadline) -> Callable[[str], str]:
                 hint="--pin-source, or client_secret_source in a profile, names a source that needs no person: "
                 "file:PATH, env:NAME, credential:NAME, fd:N or command:PROGRAM",
             ) from None
+        gone = LoginError(f"the terminal went away before the {question} was typed", hint="name a source instead")
         try:
             before = termios.tcgetattr(fd)
             quiet = list(before)
@@ -40,6 +42,8 @@ def terminal_prompt(deadline: Deadline) -> Callable[[str], str]:
                     return _line(fd)
                 finally:
                     _restore(fd, before)
+        except (OSError, termios.error):
+            raise gone from None
         finally:
             os.close(fd)
 
@@ -57,5 +61,6 @@ def _line(fd: int) -> str:
 
 
 def _restore(fd: int, before: list[object]) -> None:
-    termios.tcsetattr(fd, termios.TCSAFLUSH, before)  # type: ignore[arg-type]
-    os.write(fd, b"\n")
+    with contextlib.suppress(OSError, termios.error):  # a terminal that went away needs nothing
+        termios.tcsetattr(fd, termios.TCSAFLUSH, before)  # type: ignore[arg-type]
+        os.write(fd, b"\n")

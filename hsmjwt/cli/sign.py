@@ -31,7 +31,7 @@ Examples:
 def sign(
     run: Run,
     *,
-    profile: Annotated[str | None, Argument(metavar="[PROFILE]", help="A profile of the config.")] = None,
+    profile: Annotated[str | None, Argument(metavar="PROFILE", help="A profile of the config.")] = None,
     dry_run: Annotated[bool, Option("--dry-run", help="Print what would be signed; load no module.")] = False,
     claims: Claims,
     device: Device,
@@ -39,6 +39,8 @@ def sign(
 ) -> None:
     """Sign an assertion."""
     settings, wanted = signing.profile_of(run, profile, claims, device=device, shared=shared, exchange=None)
+    if claims.scope is not None:
+        run.console.warn("warning: --scope goes into the token request, so it changes nothing in the assertion itself")
     if dry_run:
         signing.dry_run(run, wanted, exchanging=False)
         return

@@ -69,6 +69,7 @@ def init(run: Run, *, dir: Dir = None, label: Label = None, shared: Plain) -> No
 @takes(shared=Plain)
 def env(run: Run, *, dir: Dir = None, shared: Plain) -> None:  # noqa: A002
     """Print the token's variables."""
+    run.limit(shared.timeout)
     variables: dict[str, Any] = compose.read_soft_token(dir or _FOLDER).variables()
     if shared.json:
         run.console.result_json(variables)
@@ -79,6 +80,6 @@ def env(run: Run, *, dir: Dir = None, shared: Plain) -> None:  # noqa: A002
 @takes(shared=Plain)
 def remove(run: Run, *, dir: Dir = None, shared: Plain) -> None:  # noqa: A002
     """Remove a token."""
-    del shared
+    run.limit(shared.timeout)
     compose.remove_soft_token(dir or _FOLDER)
     run.console.note(f"removed {dir or _FOLDER}")

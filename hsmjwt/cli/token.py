@@ -22,7 +22,7 @@ from hsmjwt.errors import UsageError
 from hsmjwt.oauth.broker import Served
 from hsmjwt.oauth.profile import Profile
 
-ProfileArgument = Annotated[str | None, Argument(metavar="[PROFILE]", help="A profile of the config.")]
+ProfileArgument = Annotated[str | None, Argument(metavar="PROFILE", help="A profile of the config.")]
 
 OUTPUTS = ("raw", "json", "header", "env", "dotenv")
 

@@ -31,11 +31,13 @@ def unknown_verb(argv: Sequence[str], verbs: Collection[str]) -> UsageError:
         return UsageError(f"there is no command {shown(word)}", hint=_near(word, verbs, "hsmjwt --help lists them"))
     verb = next((other for other in argv if other in verbs), None)
     if verb is not None:
+        flag = shown(word.partition("=")[0])  # its value may be anything
         return UsageError(
-            f"the flag {shown(word)} stands before the command", hint=f"flags stand behind it: hsmjwt {verb} {word} …"
+            f"the flag {flag} stands before the command", hint=f"flags stand behind it: hsmjwt {verb} {flag[1:-1]} …"
         )
     return UsageError(
-        f"there is no flag {shown(word)}", hint=_near(word, ("--help", "--version"), "hsmjwt --help lists the commands")
+        f"there is no flag {shown(word.partition('=')[0])}",
+        hint=_near(word, ("--help", "--version"), "hsmjwt --help lists the commands"),
     )
 
 

@@ -1,8 +1,8 @@
 """May it be signed: pure rules, asked after the claims are made and before the key is used.
 
-One thing reaches a private key: an assertion, which `oauth/assertion.py` builds and which passes `check_claims` first.
-Whatever else is to be signed one day is named here before it is (a key's self-test would be a line that no JWT can be).
-There is no function here or elsewhere that signs bytes of the caller's choice.
+Two things reach a private key. An assertion, which `oauth/assertion.py` builds and `check_claims` lets through; and
+the self-test of a key that was just made, over SELF_TEST and 32 random bytes, which can be no signing input of a JWT:
+that one has a dot and no line end. No command signs bytes of the caller's choice.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from hsmjwt.errors import ConfigError, PolicyError
 SKEW: Final = 60  # seconds that iat and nbf may lie ahead of the clock: what servers commonly tolerate
 DEFAULT_MAX_LIFE: Final = 3600  # seconds, where neither provider nor key says: the longest that providers commonly take
 EARLIEST: Final = 1_577_836_800  # 2020-01-01T00:00:00Z; an earlier clock was never set
+SELF_TEST: Final = b"hsmjwt self-test v1\n"
 RESERVED_TYP: Final = "hsmjwt-"  # types of our own: who may sign could otherwise forge a ceremony's transcript
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -79,11 +79,9 @@ class NewPair(NamedTuple):
     private: KeyObject
     public: KeyObject
 
-    def remove(self) -> None:
-        """Take both halves off the token again."""
-        for half in self:
-            with translated("C_DestroyObject"):
-                half.handle.destroy()
+    def removed(self, error: HsmjwtError) -> HsmjwtError:
+        """Take both halves off the token again; return `error`, which says so where one of them stays behind."""
+        return _removed((self.private.handle, self.public.handle), error, str(self.private.label))
 
 
 def generate(session: Any, new: NewKey, token: TokenInfo, id_of: Callable[[PublicKey], bytes]) -> NewPair:
@@ -105,15 +103,20 @@ def generate(session: Any, new: NewKey, token: TokenInfo, id_of: Callable[[Publi
             capabilities=pkcs11.MechanismFlag.SIGN | pkcs11.MechanismFlag.VERIFY,
             private_template={attribute.SENSITIVE: True, attribute.EXTRACTABLE: False, attribute.PRIVATE: True},
         )
-    pair = NewPair(
-        KeyObject(private, read_attributes(private, _READ), token, "private"),
-        KeyObject(public, read_attributes(public, _READ), token, "public"),
-    )
+    try:
+        pair = NewPair(
+            KeyObject(private, read_attributes(private, _READ), token, "private"),
+            KeyObject(public, read_attributes(public, _READ), token, "public"),
+        )
+    except HsmjwtError as error:
+        raise _removed((private, public), error, new.label) from None
     about = pair.private.about
     if about.get("SENSITIVE") is not True or about.get("EXTRACTABLE") is not False or pair.public.bits != new.bits:
-        pair.remove()
-        raise DeviceError(
-            "the token did not make the key that was asked for (sensitive, not extractable)", hint="nothing was kept"
+        raise pair.removed(
+            DeviceError(
+                "the token did not make the key that was asked for (sensitive, not extractable)",
+                hint="nothing was kept",
+            )
         )
     return pair if new.id is not None else _with_id(pair, id_of(pair.public.public_key()))
 
@@ -130,3 +133,17 @@ def _with_id(pair: NewPair, key_id: bytes) -> NewPair:
             half.rename(half.id or b"")
         return pair
     return NewPair(*(msgspec.structs.replace(half, about={**half.about, "ID": key_id}) for half in pair))
+
+
+def _removed(halves: Iterable[Any], error: HsmjwtError, label: str) -> HsmjwtError:
+    left = False
+    for half in halves:
+        try:
+            with translated("C_DestroyObject"):
+                half.destroy()
+        except HsmjwtError:
+            left = True
+    if not left:
+        return error
+    hint = f"the key '{label}' is still on the token: remove it with the token's own tool"
+    return type(error)(error.message, hint=hint, ckr=error.ckr)

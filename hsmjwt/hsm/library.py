@@ -72,6 +72,7 @@ class Library:
         """Take over a module; `functions` is its function table, None where it makes a new one at each call."""
         self.path = path
         self.shared = True
+        self.used = False  # from the first session on nothing is finalised, since anything may be using it
         self.pid = os.getpid()
         self._functions = functions
         self._owned = False

@@ -156,7 +156,7 @@ class LoginNotes:
         outcome. Of a PIN that a person typed nothing is noted.
         """
         note = None if source.kind == "prompt" else _note(source, presented)
-        others = [known for known in notes if known.source != source.noted]
+        others = [known for known in notes if not known.applies(source, presented)]
         if note is not None:
             self._write([*others, note])
         try:

@@ -65,7 +65,6 @@ class Module:
         self._login_turn = threading.RLock()  # the module's lock is one for the whole process
         self._sessions: dict[int, Any] = {}
         self._logged_in: set[int] = set()
-        self._used = False  # from the first session on nothing is finalised, since anything may be using it
         try:
             self._hold()
         except ConfigError as error:  # what only looks at a token needs no lock
@@ -102,7 +101,8 @@ class Module:
         self.library.check_process()
         with translated("C_GetMechanismList"):
             found = slot.handle.get_mechanisms()
-        return sorted(item.name if hasattr(item, "name") else f"0x{int(item):08x}" for item in found)
+        # python-pkcs11 puts a low line before the names that it does not offer itself.
+        return sorted(item.name.lstrip("_") if hasattr(item, "name") else f"0x{int(item):08x}" for item in found)
 
     def find_tokens(self, uri: KeyUri) -> list[Slot]:
         """Return the slots whose initialised token fits the URI."""
@@ -113,7 +113,7 @@ class Module:
 
         What may come from a file that another process was writing is looked at once more after a fresh initialise.
         """
-        if not self._used:
+        if not self.library.used:
             try:
                 found = fitting(uri, self.library.lib, self._slots())
                 if len(found) == 1 and found[0].makes_sense:
@@ -126,6 +126,7 @@ class Module:
         found = fitting(uri, self.library.lib, slots)
         if len(found) == 1:
             return found[0]
+        self.settle()  # nothing will log in now
         if found:
             hint = "\n  ".join(("add what tells them apart:", *uris(found)))
             raise TokenNotUniqueError(f"{len(found)} tokens fit '{uri}'", hint=hint)
@@ -174,7 +175,7 @@ class Module:
 
     def _open(self, slot: Slot, *, write: bool = False, pin: str | None = None) -> Any:
         """Open a session on the token as it was just seen; with a PIN it logs in, once."""
-        self._used = True
+        self.library.used = True
         for last in (False, True):
             try:
                 with translated("C_OpenSession" if pin is None else "C_OpenSession or C_Login"):
@@ -274,7 +275,7 @@ class Module:
         """
         assert slot.token is not None  # noqa: S101 - find_token returns no other
         now = read_slot(slot.handle)
-        if not self._used and not now.makes_sense:
+        if not self.library.used and not now.makes_sense:
             self._start_afresh()
             now = next((each for each in self._slots() if each.token == slot.token), now)
         if now.token is None:

@@ -1,7 +1,7 @@
 """Keys on a token: from a URI to exactly one object, from an object to what it says of itself.
 
-Every value is checked before a search template is built, and what packs it takes anything: python-pkcs11 frees memory
-that it never filled where a value of a template fails to pack, and the process dies.
+Every value is checked before a search template is built: python-pkcs11 frees memory that it never filled where a value
+of a template fails to pack, and the process dies. A label is packed by what never fails, besides.
 """
 
 from __future__ import annotations

@@ -10,13 +10,13 @@
 from __future__ import annotations
 
 import re
-from difflib import get_close_matches
 from typing import Any, Literal, get_args
 from urllib.parse import quote, unquote_to_bytes
 
 import msgspec
 
 from hsmjwt.errors import UsageError
+from hsmjwt.nearest import nearest
 
 KeyType = Literal["public", "private", "cert", "secret-key", "data"]
 SCHEME = "pkcs11:"
@@ -153,9 +153,9 @@ class KeyUri(msgspec.Struct, frozen=True, kw_only=True):
         """Say which attribute makes this URI match nothing, with the nearest known name; None where none does."""
         if not self.unknown:
             return None
-        near = get_close_matches(self.unknown[0][0][:40].lower().replace("_", "-"), [*_PATH, *_MEANT], 1)
+        near = nearest(self.unknown[0][0], [*_PATH, *_MEANT])
         said = f"the attribute {_quote(self.unknown[0][0])} is unknown, and a URI with an unknown one matches nothing"
-        return f"{said}: did you mean {_MEANT.get(near[0], near[0])!r}?" if near else said
+        return f"{said}: did you mean {_MEANT.get(near, near)!r}?" if near else said
 
 
 def parse(text: str) -> KeyUri:

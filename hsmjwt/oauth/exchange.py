@@ -20,21 +20,10 @@ from hsmjwt.errors import ServerError, UsageError
 from hsmjwt.jose import encoding
 from hsmjwt.oauth import redact
 from hsmjwt.oauth.endpoint import Endpoint, check_endpoint, parse_endpoint
-from hsmjwt.oauth.failure import BusyAnswer, retry_wait
+from hsmjwt.oauth.failure import BusyAnswer
 from hsmjwt.oauth.http_date import parse_http_date
+from hsmjwt.oauth.life import life_in, life_until, retry_after
 from hsmjwt.oauth.provider import Grant
-
-__all__ = [
-    "BODY_LIMIT",
-    "USER_AGENT",
-    "Answer",
-    "TokenRequest",
-    "build_request",
-    "check_endpoint",
-    "clock_difference",
-    "read_answer",
-    "retry_wait",
-]
 
 USER_AGENT = {"User-Agent": f"hsmjwt/{__version__}"}
 BODY_LIMIT = 1024 * 1024  # bytes after decompression; Entra's and Keycloak's tokens pass 64 KiB
@@ -43,11 +32,7 @@ CLIENT_ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 _FIXED = frozenset({"grant_type", "assertion", "client_assertion", "client_assertion_type"})
 _ACCESS_TOKEN = re.compile(r"[\x21-\x7e]+")  # RFC 6749, A.12, without its blank: it ends a header field's token
-_LIFE = re.compile(r"[0-9]+(?:\.[0-9]+)?(?:[eE]\+?[0-9]+)?")
-_LONGEST_LIFE = 10 * 365.25 * 86400  # seconds; more than ten years is a date, or milliseconds, and no life
 _CLOCKS_AGREE = 5.0  # seconds; servers allow a minute or ten seconds, so that five are worth a word
-_A_YEAR = 365.25 * 86400
-_SECRET_LENGTH = 8  # characters; less is a word that the text may hold anyhow
 _SHORT = 80  # characters of a header field or a code in a message
 
 # RFC 6749, section 5.2: what to look at first
@@ -92,7 +77,7 @@ class TokenRequest(msgspec.Struct, frozen=True, kw_only=True):
         return f"TokenRequest(url={self.url!r}, form={self.shown_form()!r}, headers={self.headers!r})"
 
     def __rich_repr__(self) -> list[tuple[str, object]]:
-        """Show no more than `repr` does, also to a pretty printer."""
+        """Show no more than `repr` does: msgspec's own hands every field to a pretty printer."""
         return [("url", self.url), ("form", self.shown_form()), ("headers", self.headers)]
 
 
@@ -119,7 +104,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         return f"Answer(status={self.status!r}, body={len(self.body)} bytes)"
 
     def __rich_repr__(self) -> list[tuple[str, object]]:
-        """Show no more than `repr` does, also to a pretty printer."""
+        """Show no more than `repr` does: msgspec's own hands every field to a pretty printer."""
         return [("status", self.status), ("body", len(self.body))]
 
 
@@ -189,7 +174,7 @@ def read_answer(answer: Answer, *, request: TokenRequest, token_types: Sequence[
     token_type = reader.token_type(members.get("token_type"), token_types)
     life = reader.life(members.get("expires_in"))
     if life is None and members.get("expires_in") in (None, ""):
-        life = _life_until(members.get("expires"), answer)
+        life = life_until(members.get("expires"), sent_at=answer.sent_at, date=answer.header("Date"))
     return AccessToken(
         value=value,
         token_type=token_type,
@@ -213,7 +198,8 @@ class _Reader:
 
     def __init__(self, answer: Answer, request: TokenRequest) -> None:
         self._answer = answer
-        self._sent = (*request.sent, *_handed_out(answer.body))
+        self._wary = answer.status < 300  # RFC 9110, section 15.3
+        self._secrets = (*request.sent, *_handed_out(answer.body))
         self._name = f"the server '{request.endpoint.name}'"
 
     def busy(self) -> BusyAnswer:
@@ -221,7 +207,11 @@ class _Reader:
         return BusyAnswer(
             f"{self._name} answered {self._status(code)}{text}",
             status=self._answer.status,
-            retry_after=_retry_after(self._answer),
+            retry_after=retry_after(
+                self._answer.header("Retry-After"),
+                received_at=self._answer.received_at,
+                date=self._answer.header("Date"),
+            ),
             oauth_error=code,
         )
 
@@ -277,8 +267,8 @@ class _Reader:
         """Return `expires_in` in seconds, None where the server gives no life."""
         if value is None or value == "":
             return None
-        life = _seconds(value)
-        if life is None or life >= _LONGEST_LIFE:
+        life = life_in(value)
+        if life is None:
             shown = self._shown(encoding.dump(value).decode("utf-8"), _SHORT)
             raise self._senseless(f"gave an expires_in that is no number of seconds under ten years ({shown})")
         return life or None
@@ -321,6 +311,8 @@ class _Reader:
         if difference is not None and abs(difference) > _CLOCKS_AGREE:
             side = "behind" if difference > 0 else "ahead of"
             return f"this clock is {abs(difference):.0f} s {side} the server's"
+        if code == "invalid_grant" and b"replay" in self._answer.body.lower():
+            return "the server has seen this very assertion: wait a second, or give each one a jti (--jti auto)"
         return None if code is None else _HINTS.get(code)
 
     def _senseless(self, what: str) -> ServerError:
@@ -328,22 +320,19 @@ class _Reader:
         return ServerError(f"{self._name} {what}" + (f"; {seen}" if seen else ""))
 
     def _seen(self) -> str:
-        wary = self._answer.status < 300  # RFC 9110, section 15.3
-        text = redact.body_excerpt(self._answer.body, self._sent, wary=wary)
+        text = redact.body_excerpt(self._answer.body, self._secrets, wary=self._wary)
         return f"it sent {text}" if text else ""
 
     def _shown(self, text: str, limit: int) -> str:
-        return redact.excerpt(text, self._sent, limit=limit)
+        return redact.excerpt(text, self._secrets, limit=limit, wary=self._wary)
 
 
 def _handed_out(body: bytes) -> list[str]:
     """Return the secrets of an answer, which may stand in other members of it as well."""
     try:
-        members = encoding.load_object(body[: BODY_LIMIT + 1])
+        return redact.secrets_in(encoding.load(body[: BODY_LIMIT + 1]))
     except encoding.EncodingFault:
         return []
-    values = (value for name, value in members.items() if redact.telling(name))
-    return [value for value in values if isinstance(value, str) and len(value) >= _SECRET_LENGTH]
 
 
 def _absent(value: object) -> str:
@@ -353,40 +342,6 @@ def _absent(value: object) -> str:
 def _texts(members: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     found = (members.get(name) for name in names)
     return [text for text in found if isinstance(text, str) and text]
-
-
-def _seconds(value: object) -> float | None:
-    """Return a number that is not negative, also one written as text; None for anything else."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int | float):
-        return float(value) if value >= 0 else None
-    if isinstance(value, str) and _LIFE.fullmatch(value):
-        return float(value)
-    return None
-
-
-def _life_until(value: object, answer: Answer) -> float | None:
-    """Return the life that an `expires` gives, a Unix time by the server's clock (Adobe's other grants); None if none.
-
-    The member is no RFC's, and some servers mean something else by it: what is no time to come is not read.
-    """
-    until = _seconds(value)
-    served = parse_http_date(answer.header("Date"))
-    life = None if until is None else until - (answer.sent_at if served is None else served)
-    return life if life is not None and 0 < life < _LONGEST_LIFE else None
-
-
-def _retry_after(answer: Answer) -> float | None:
-    """Return what Retry-After asks for in seconds, given as a number or as a date (RFC 9110, section 10.2.3)."""
-    text = (answer.header("Retry-After") or "").strip()
-    if re.fullmatch(r"[0-9]+(?:\.[0-9]+)?", text):
-        return min(float(text), _A_YEAR)
-    until = parse_http_date(text)
-    if until is None:
-        return None
-    served = parse_http_date(answer.header("Date"))
-    return min(max(0.0, until - (answer.received_at if served is None else served)), _A_YEAR)
 
 
 def _is_unicode(text: str) -> bool:

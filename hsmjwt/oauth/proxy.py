@@ -41,7 +41,7 @@ class Proxy(msgspec.Struct, frozen=True, kw_only=True):
         return f"Proxy(url={self.url!r}, source={self.source!r})"
 
     def __rich_repr__(self) -> list[tuple[str, object]]:
-        """Show no more than `repr` does, also to a pretty printer."""
+        """Show no more than `repr` does: msgspec's own hands every field to a pretty printer."""
         return [("url", self.url), ("source", self.source)]
 
 

@@ -19,11 +19,13 @@ from urllib.parse import quote, quote_plus
 from hsmjwt.jose import encoding
 from hsmjwt.oauth.shown import HIDDEN, cut, escaped
 
-__all__ = ["HIDDEN", "SHOWN", "body_excerpt", "cut", "escaped", "excerpt", "telling"]
+__all__ = ["HIDDEN", "SHOWN", "body_excerpt", "cut", "escaped", "excerpt", "secrets_in", "telling"]
 
 SHOWN = 200  # characters of a server's text in a message
 
 _LOOKED_AT = 16 * 1024  # characters of a body that are looked at for the first 200
+_MOST_SECRET = 256 * 1024  # characters to compare with; each becomes a dozen pieces, and a token has a third of it
+_SHORTEST = 4  # characters of a secret in an answer; less is a word that its text may hold anyhow
 _PIECE = 8  # characters of something we sent that give it away: servers cut what they quote
 _NAMES = r"(?:token|secret|passw(?:or)?d|assertion|jwt|api[_-]?key|credential|cookie|authorization|signature)s?"
 _TELLING = re.compile(_NAMES, re.IGNORECASE)
@@ -50,6 +52,8 @@ def excerpt(text: str, sent: Sequence[str] = (), *, limit: int = SHOWN, wary: bo
 
     `sent` are the secrets of the request; they are hidden however the server spells them, also in part.
     """
+    if sum(map(len, sent)) > _MOST_SECRET:
+        return HIDDEN
     return cut(escaped(_redacted(text[:_LOOKED_AT], _spellings(sent), wary=wary)), limit)
 
 
@@ -57,6 +61,8 @@ def body_excerpt(body: bytes, sent: Sequence[str] = (), *, wary: bool = False) -
     """Return what may be shown of an answer's body, '' where it is empty."""
     if b"\0" in body:  # UTF-16 would pass every pattern below
         return f"{len(body)} bytes that are no text"
+    if sum(map(len, sent)) > _MOST_SECRET:
+        return HIDDEN
     spellings = _spellings(sent)
     try:
         value = encoding.load(body)
@@ -71,6 +77,15 @@ def body_excerpt(body: bytes, sent: Sequence[str] = (), *, wary: bool = False) -
 def telling(name: str) -> bool:
     """Tell whether a form field or a JSON member of this name holds a secret."""
     return _TELLING.search(name) is not None and _HARMLESS.search(name) is None
+
+
+def secrets_in(value: object, *, below: bool = False) -> list[str]:
+    """Return the texts that stand under a telling name, at any depth of an answer's JSON; all of them if `below`."""
+    if isinstance(value, dict):
+        return [text for name, item in value.items() for text in secrets_in(item, below=below or telling(name))]
+    if isinstance(value, list):
+        return [text for item in value for text in secrets_in(item, below=below)]
+    return [value] if below and isinstance(value, str) and len(value) >= _SHORTEST else []
 
 
 def _masked(value: object, spellings: Sequence[str], *, wary: bool, hide: bool = False) -> Any:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import requests
-import urllib3
+import urllib3  # which requests brings: it is what requests sends by, and its faults come through
 from requests.adapters import HTTPAdapter
 from urllib3 import exceptions
 from urllib3.connection import HTTPSConnection
@@ -34,6 +34,9 @@ from hsmjwt.oauth.failure import ConnectionFault, ProxyFault, ProxyUnreached, Re
 __all__ = ["Transport"]
 
 Fault = TypeVar("Fault", bound=BaseException)
+
+# ValueError and UnicodeError come, besides these and OSError, where a parser of theirs gives up on an answer's header.
+_THEIRS = requests.RequestException, exceptions.HTTPError, http.client.HTTPException
 
 _PATIENCE = 10.0  # seconds for one connect; a server that was reached may think for as long as the deadline allows
 _CHUNK = 16 * 1024
@@ -101,7 +104,7 @@ class Transport:
         deadline.check()
         timeout = self._timeouts(deadline)
         adapter = _Adapter(self._context, proxy.authorization if proxy else None)
-        with requests.Session() as session:
+        with _Session() as session:
             session.trust_env = False
             session.headers.clear()
             session.mount("https://", adapter)
@@ -128,7 +131,7 @@ class Transport:
                         received_at=received_at,
                         cut=cut,
                     )
-            except (requests.RequestException, exceptions.HTTPError, http.client.HTTPException, OSError) as error:
+            except (*_THEIRS, OSError, ValueError) as error:
                 fault = _Words(endpoint, proxy, timeout).fault(error)
         # Outside of the handler: the new error then has no context, which would hold the request and the proxy's URL.
         raise deadline.exceeded() if _over(deadline) else fault
@@ -144,6 +147,13 @@ class Transport:
         if left is None:
             return self._patience, self._patience
         return max(min(self._patience, left), 0.001), max(left, 0.001)
+
+
+class _Session(requests.Session):
+    """Has no look at where a redirect leads: that reads its whole body and parses its target, even if not followed."""
+
+    def get_redirect_target(self, resp: Any) -> None:
+        """Return that there is none."""
 
 
 class _Connection(HTTPSConnection):
@@ -265,6 +275,8 @@ class _Words:
             return ServerError(f"{self._server} did not answer in HTTP")
         if _first(causes, exceptions.ProtocolError):
             return ConnectionFault(f"{self._server} broke the connection {whole}")
+        if _first(causes, ValueError):
+            return ServerError(f"{self._server} sent an answer that made no sense")
         system = [cause for cause in causes if isinstance(cause, OSError) and cause.errno]
         if system:
             return ConnectionFault(f"the connection to {self._server} failed: {_system_words(causes)}")

@@ -21,11 +21,10 @@ from hsmjwt.bearer import AccessToken
 from hsmjwt.deadline import Deadline
 from hsmjwt.errors import ConfigError
 from hsmjwt.store import flight
+from hsmjwt.store.record import VERSION, Bad, Record, load
 
 T = TypeVar("T")
 
-_VERSION = 1
-_LARGEST = 4 * 1024 * 1024  # an answer has 1 MiB at most
 _NOTICE = "on-disk-notice"
 _HEX = set("0123456789abcdef")
 _OPEN = os.O_CLOEXEC | os.O_NOFOLLOW
@@ -43,25 +42,6 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         """Tell whether the token may be served at `now`, by the rule of AccessToken."""
         life = AccessToken(value="", token_type="", fetched_at=self.fetched_at, expires_at=self.expires_at)
         return life.fresh(now, min_ttl)
-
-
-class _Record(msgspec.Struct, frozen=True, kw_only=True):
-    """The content of a file."""
-
-    version: int
-    key: str
-    profile: str | None
-    scope: str | None
-    token: AccessToken
-
-
-class _Bad(Exception):
-    """A file that is no token of ours: why, and which file it was."""
-
-    def __init__(self, why: str, inode: int | None = None) -> None:
-        super().__init__(why)
-        self.why = why
-        self.inode = inode
 
 
 class FileStore:
@@ -84,8 +64,8 @@ class FileStore:
         try:
             with self._folder() as folder:
                 try:
-                    return _load(folder, key).token
-                except _Bad as bad:
+                    return load(folder, key).token
+                except Bad as bad:
                     self._set_aside(folder, key, bad)
         except FileNotFoundError:
             pass  # no folder, or no file
@@ -98,9 +78,9 @@ class FileStore:
         _check(key)
         if token.expires_at is None or not token.fetched_at < token.expires_at < float("inf"):
             return
-        record = _Record(version=_VERSION, key=key, profile=profile, scope=scope, token=token)
+        kept = Record(version=VERSION, key=key, profile=profile, scope=scope, token=token)
         try:
-            content = msgspec.json.encode(record)
+            content = msgspec.json.encode(kept)
             with self._folder(create=True) as folder:
                 self._write(folder, key, content)
                 if key in self._held:
@@ -188,7 +168,7 @@ class FileStore:
                 f"warning: the token cache {self._path!r} cannot be used, and no token is kept: {_reason(error)}"
             )
 
-    def _set_aside(self, folder: int, key: str, bad: _Bad) -> None:
+    def _set_aside(self, folder: int, key: str, bad: Bad) -> None:
         """Rename a bad file, unless another process holds the key: that one does it, or writes a good file."""
         lock = None if key in self._held else flight.begin(folder, key)
         if lock is None and key not in self._held:
@@ -262,42 +242,11 @@ def _make(path: str) -> None:
             os.mkdir(path, 0o700)
 
 
-def _load(folder: int, key: str) -> _Record:
-    """Read a token's file. Raises FileNotFoundError, OSError, or _Bad for what we would not have written."""
-    name = f"{key}.json"
-    status = os.lstat(name, dir_fd=folder)
-    mode = stat.S_IMODE(status.st_mode)
-    if not stat.S_ISREG(status.st_mode):
-        raise _Bad("is not a regular file", status.st_ino)
-    if status.st_uid != os.geteuid():
-        raise _Bad(f"belongs to user {status.st_uid}", status.st_ino)
-    if mode & 0o077 or not mode & 0o400:
-        raise _Bad(f"has mode {mode:04o}", status.st_ino)
-    if status.st_size > _LARGEST:
-        raise _Bad(f"has more than {_LARGEST} bytes", status.st_ino)
-    with os.fdopen(os.open(name, os.O_RDONLY | os.O_NONBLOCK | _OPEN, dir_fd=folder), "rb") as file:
-        inode = os.fstat(file.fileno()).st_ino
-        content = file.read(_LARGEST)
-    try:
-        record = msgspec.json.decode(content, type=_Record)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        record = None
-    if record is None:  # raised out here: the decoder's error may quote what it saw
-        raise _Bad("is truncated, or no cache file of ours", inode)
-    if record.version != _VERSION:
-        raise _Bad(f"is of version {record.version}, not {_VERSION}", inode)
-    token = record.token
-    printable = token.value.isascii() and token.value.isprintable() and " " not in token.value
-    if record.key != key or not token.value or not printable or token.expires_at is None:
-        raise _Bad("holds something else than its token", inode)
-    return record
-
-
-def _peek(folder: int, key: str) -> _Record | None:
+def _peek(folder: int, key: str) -> Record | None:
     """Read a token's file and touch nothing; None where there is none of ours."""
     try:
-        return _load(folder, key)
-    except (_Bad, FileNotFoundError):
+        return load(folder, key)
+    except (Bad, FileNotFoundError):
         return None
 
 
@@ -331,10 +280,10 @@ def _prune(folder: int, ours: str, now: float) -> None:
 def _ended(folder: int, key: str, now: float) -> bool:
     """Tell whether a key has no token, or one that ended; a file that is no token of ours is somebody's to look at."""
     try:
-        return (_load(folder, key).token.expires_at or 0.0) <= now
+        return (load(folder, key).token.expires_at or 0.0) <= now
     except FileNotFoundError:
         return True
-    except (_Bad, OSError):
+    except (Bad, OSError):
         return False
 
 

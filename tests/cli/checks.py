@@ -1,4 +1,4 @@
-"""How an error has to look, whatever it is about (product.md, *Errors*)."""
+"""How an error has to look, whatever it is about."""
 
 from __future__ import annotations
 

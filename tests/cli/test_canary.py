@@ -2,7 +2,7 @@
 
 The PIN from each of its sources, a client secret, a proxy's password, the assertion and the access token: none may be
 in stdout, stderr, the state folder or the cache, in any of the spellings below, but where the access token was asked
-for (rule 16 of the house style).
+for.
 """
 
 from __future__ import annotations

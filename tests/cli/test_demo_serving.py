@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import requests
+from cli.checks import refused
 from servers.scripted import free_port
 
 BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -123,3 +124,10 @@ def test_a_public_key_that_is_none_is_a_usage_error(quick, tmp_path, content):
     assert time.monotonic() - began < 10
     assert (done.code, done.out) == (2, "")
     assert str(path) in done.err or "private" in done.err or "key" in done.err
+
+
+@pytest.mark.parametrize("flag", [("--keep",), ("--timeout", "5")])
+def test_a_server_that_runs_alone_takes_no_flag_of_the_walk(quick, token, tmp_path, flag):
+    key = tmp_path / "k.pem"
+    key.write_text(quick("key", "export", token.uri, HSMJWT_KEY=None).out)
+    refused(quick("demo", "--serve", "--client", "ci", "--public-key", str(key), *flag), 2, "runs alone")

@@ -172,7 +172,7 @@ def test_without_the_extra_it_says_what_to_install(place):
     )
     done = execute([sys.executable, "-c", script, "demo"], place)
     assert (done.code, done.out) == (2, "")
-    assert "hint: pip install 'hsmjwt[demo]'" in done.err
+    assert "hint: in a clone of hsmjwt: pip install '.[demo]'" in done.err
     assert left(place) == []
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from servers.scripted import Server, silent
 
+from hsmjwt.pipes import _Child
+
 ROOT = Path(__file__).resolve().parents[2]
 SIGN = ("sign", "--iss", "i", "--aud", "a")
 # Says that the interpreter's own start is over, where nothing of ours runs yet.
@@ -145,3 +147,10 @@ def test_nothing_of_an_interrupted_command_disturbs_the_next(token, hsmjwt):
     swept(range(40, 160, 20), token, SIGN, signal.SIGINT)
     done = hsmjwt(*SIGN, timeout=10)
     assert (done.code, done.err) == (0, "")
+
+
+def test_a_program_is_not_started_once_all_is_over():
+    child = _Child()
+    child.end()
+    with pytest.raises(OSError, match="Interrupted"):
+        child.start(["sleep", "30"], {})

@@ -191,3 +191,11 @@ def test_two_tokens_of_one_label_are_told_apart_by_the_uris_shown(quick, token, 
     assert len(set(uris)) == 2
     ends = [quick(*command, "--key", f"{uri};object=k1").code for uri in uris]
     assert sorted(ends) == [0, 6]
+
+
+def test_the_uri_of_a_new_key_exports_its_public_half_without_a_login(hsmjwt, token):
+    made = hsmjwt("key", "generate", "--key", "pkcs11:token=t1", "--label", "new", "--type", "rsa:2048")
+    assert "type=private" in made.out
+    done = hsmjwt("key", "export", made.out.strip(), "--pin-source", "none", HSMJWT_KEY=None)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("-----BEGIN PUBLIC KEY-----")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -23,13 +24,15 @@ SIGN = ("sign", "--iss", "i", "--aud", "a", "--pin-source", "prompt")
 class AtTerminal:
     """A command whose controlling terminal is ours, with stdin, stdout and stderr apart from it."""
 
-    def __init__(self, token, folder: Path, *args: str, stdin: bytes = b"") -> None:
+    def __init__(self, token, folder: Path, *args: str, stdin: bytes = b"", ignored: Sequence[int] = ()) -> None:
         self.folder = folder
         (folder / "in").write_bytes(stdin)
         self.main, self.other = os.openpty()
         environ = token.environ() | {"PYTHONPATH": str(ROOT)}
         self.pid = os.fork()
         if self.pid == 0:
+            for number in ignored:
+                signal.signal(number, signal.SIG_IGN)
             os.login_tty(os.dup(self.other))
             os.dup2(os.open(folder / "in", os.O_RDONLY), 0)
             for number, name in ((1, "out"), (2, "err")):
@@ -137,3 +140,13 @@ def test_without_a_terminal_nobody_is_asked(hsmjwt, token):
         assert (done.code, done.out) == (5, "")
         assert "there is no terminal to ask for the PIN of token 't1'" in done.err
         assert "hsmjwt: hint: --pin-source" in done.err
+
+
+def test_a_terminal_that_goes_away_is_no_bug(token, tmp_path):
+    person = AtTerminal(token, tmp_path, *SIGN, ignored=(signal.SIGHUP,))
+    person.asked()
+    os.close(person.other)
+    os.close(person.main)
+    code = os.waitstatus_to_exitcode(os.waitpid(person.pid, 0)[1])
+    assert code == 5
+    assert "the terminal went away" in (tmp_path / "err").read_text()

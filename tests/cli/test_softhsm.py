@@ -137,3 +137,15 @@ def test_removing_takes_what_was_made_and_no_more(softhsm, tmp_path):
     assert (tmp_path / "other" / "softhsm2.conf").exists()
     refused(softhsm("remove"), 3, "holds no token")
     refused(softhsm("remove", "--dir", ""), 2, "--dir is empty")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_folder_that_somebody_else_could_change_gets_no_token(softhsm, tmp_path):
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    folder.chmod(0o777)
+    refused(softhsm("init", "--dir", str(folder)), 3, "others may write in it")
+    folder.chmod(0o755)
+    os.chown(folder, 54321, 54321)
+    refused(softhsm("init", "--dir", str(folder)), 3, "belongs to another user")
+    assert list(folder.iterdir()) == []

@@ -165,3 +165,10 @@ def test_the_version_is_one_line_and_in_json_what_a_report_needs(hsmjwt, token):
     assert about["module"]["path"] == token.module
     assert re.fullmatch(r"[0-9a-f]{64}", about["module"]["sha256"])
     assert json.loads(hsmjwt("--version", "--json", HSMJWT_MODULE="/nowhere").out)["module"] is None
+
+
+@pytest.mark.parametrize("word", ["--key=pkcs11:object=k?pin-value=31415926", "--pin=31415926"])
+def test_a_flag_before_the_command_is_named_without_its_value(quick, word):
+    done = quick(word, "sign", "--json")
+    refused(done, 2, "stands before the command")
+    assert "31415926" not in done.out + done.err

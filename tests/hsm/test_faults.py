@@ -1,4 +1,4 @@
-"""Every return code becomes one of hsmjwt's errors, with its name and an exit code of product.md."""
+"""Every return code becomes one of hsmjwt's errors, with its name and an exit code."""
 
 import inspect
 import json

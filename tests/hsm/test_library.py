@@ -37,7 +37,7 @@ os._exit(0)
 
 @pytest.mark.parametrize(("signers", "faults"), [("8", "-"), ("1", "-"), ("8", "init=0xA*1"), ("1", "already")])
 def test_eight_threads_sign_and_every_signature_verifies(patched, signers, faults):
-    done = patched(faults, "-c", THREADS, signers, "1.5")
+    done = patched(faults, "-c", THREADS, signers, "0.8")
     assert (done.code, done.out, done.err) == (0, "[8, true, []]\n", "")
 
 
@@ -46,14 +46,14 @@ def test_threads_that_lose_their_session_at_once_share_one_new_one(patched, call
 lost = signers[0]._module.session(signers[0]._slot).handle
 patched.replace("signinit", lambda before: lambda session, *args: 0xb3 if session == lost else before(session, *args))
 """
-    done = patched(f"open@{calls.file}", "-c", THREADS.replace("def work", f"{lose}\ndef work"), "1", "1")
+    done = patched(f"open@{calls.file}", "-c", THREADS.replace("def work", f"{lose}\ndef work"), "1", "0.4")
     assert (done.code, done.out, done.err) == (0, "[8, true, []]\n", "")
     assert calls() == ["open", "open"]
 
 
 def test_threads_that_log_in_for_each_signature_take_turns(patched, token):
     token.make_key("k2", "02", ALWAYS_AUTHENTICATE=True)
-    done = patched("-", "-c", THREADS, "1", "1", HSMJWT_KEY="pkcs11:object=k2")
+    done = patched("-", "-c", THREADS, "1", "0.6", HSMJWT_KEY="pkcs11:object=k2")
     assert (done.code, done.out, done.err) == (0, "[8, true, []]\n", "")
 
 
@@ -165,7 +165,7 @@ def test_a_wrong_pin_is_sent_once_through_p11_kit(token, hsmjwt):
 @needs_p11_kit
 def test_threads_sign_through_p11_kit(patched):
     code = "import os; os.environ['HSMJWT_MODULE'] = os.environ['PROXY']\n" + THREADS
-    done = patched("-", "-c", code, "8", "1", PROXY=PROXY)
+    done = patched("-", "-c", code, "8", "0.6", PROXY=PROXY)
     assert (done.code, done.out, done.err) == (0, "[8, true, []]\n", "")
 
 

@@ -1,4 +1,4 @@
-"""What is tried once more, and what is not (pkcs11.md, section 1.4)."""
+"""What is tried once more, and what is not."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Processes that start at the same time: none disturbs another, and no PIN is sent twice (pkcs11.md, section 3)."""
+"""Processes that start at the same time: none disturbs another, and no PIN is sent twice."""
 
 import os
 import subprocess

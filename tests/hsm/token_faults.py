@@ -1,0 +1,238 @@
+"""What can be wrong with a token, each as a callback in the place of one function of its module."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+
+from function_table import ULONGS, U, real, replace
+
+FLAGS = {"low": 0x10000, "final": 0x20000, "locked": 0x40000, "change": 0x80000}
+CLEARED = {"nopin": 0x8, "nologin": 0x4}
+
+
+def flag(name, times):
+    """Set a flag of CK_TOKEN_INFO, or take one away; `times` calls, then as it is."""
+    left = [int(times or -1)]
+
+    def make(before):
+        def call(slot, info):
+            result = before(slot, info)
+            flags = ctypes.cast(info + 96, ULONGS)
+            if left[0] != 0 and flags[0] & 0x400:  # CKF_TOKEN_INITIALIZED
+                left[0] -= 1
+                flags[0] = flags[0] | FLAGS[name] if name in FLAGS else flags[0] & ~CLEARED[name]
+            return result
+
+        return call
+
+    replace("tokeninfo", make)
+
+
+def serial(calls):
+    """Another token is in the slot after so many calls: its serial number differs."""
+    left = [int(calls)]
+
+    def make(before):
+        def call(slot, info):
+            result = before(slot, info)
+            left[0] -= 1
+            if left[0] < 0:
+                ctypes.memmove(info + 80, b"another-one-here", 16)
+            return result
+
+        return call
+
+    replace("tokeninfo", make)
+
+
+def signature(change):
+    """Change what C_Sign returns, not what it says of its size beforehand."""
+
+    def make(before):
+        def call(session, data, size, out, length):
+            result = before(session, data, size, out, length)
+            if out and result == 0:
+                change(ctypes.cast(out, ctypes.POINTER(ctypes.c_ubyte)), ctypes.cast(length, ULONGS))
+            return result
+
+        return call
+
+    replace("sign", make)
+
+
+def flip(out, _length):
+    out[7] ^= 1
+
+
+def length(value):
+    return lambda _out, size: size.__setitem__(0, value)
+
+
+def huge(value):
+    """Answer the question for the signature's size with nonsense."""
+
+    def make(before):
+        def call(session, data, size, out, length):
+            if out:
+                return before(session, data, size, out, length)
+            ctypes.cast(length, ULONGS)[0] = int(value, 0)
+            return 0
+
+        return call
+
+    replace("sign", make)
+
+
+def hide(mechanism):
+    """Leave a mechanism out of the token's list."""
+
+    def make(before):
+        def call(slot, entries, amount):
+            result = before(slot, entries, amount)
+            if result == 0 and entries:
+                size, listed = ctypes.cast(amount, ULONGS), ctypes.cast(entries, ULONGS)
+                kept = [listed[i] for i in range(size[0]) if listed[i] != int(mechanism, 0)]
+                for place, value in enumerate(kept):
+                    listed[place] = value
+                size[0] = len(kept)
+            return result
+
+        return call
+
+    replace("mechanisms", make)
+
+
+def refuse(mechanism):
+    """List a mechanism, and refuse it in C_SignInit."""
+
+    def make(before):
+        def call(session, mech, key):
+            if ctypes.cast(mech, ULONGS)[0] == int(mechanism, 0):
+                return 0x70
+            return before(session, mech, key)
+
+        return call
+
+    replace("signinit", make)
+
+
+def logged_out(times):
+    """Somebody logs out before C_SignInit."""
+    left = [int(times or -1)]
+
+    def make(before):
+        def call(session, mech, key):
+            if left[0]:
+                left[0] -= 1
+                real("logout")(session)
+            return before(session, mech, key)
+
+        return call
+
+    replace("signinit", make)
+
+
+def of_private(attributes, session, thing):
+    """Tell whether an object is a private key."""
+    value = U()
+    template = (U * 3)(0, ctypes.addressof(value), 8)  # CKA_CLASS
+    attributes(session, thing, ctypes.addressof(template), 1)
+    return value.value == 3
+
+
+def untold(attribute):
+    """Do not tell an attribute of private keys."""
+
+    def make(before):
+        def call(session, thing, template, count):
+            result = before(session, thing, template, count)
+            rows = ctypes.cast(template, ULONGS)
+            for row in range(count):
+                if rows[3 * row] == int(attribute, 0) and of_private(before, session, thing):
+                    rows[3 * row + 2] = 2**64 - 1
+                    result = 0x12
+            return result
+
+        return call
+
+    replace("attributes", make)
+
+
+def tell(text):
+    """Tell another value for an attribute of private keys: ATTRIBUTE:NUMBER."""
+    attribute, _, value = text.partition(":")
+
+    def make(before):
+        def call(session, thing, template, count):
+            result = before(session, thing, template, count)
+            rows = ctypes.cast(template, ULONGS)
+            for row in range(count):
+                if rows[3 * row] == int(attribute, 0) and rows[3 * row + 1] and of_private(before, session, thing):
+                    ctypes.memmove(rows[3 * row + 1], int(value, 0).to_bytes(8, sys.byteorder), rows[3 * row + 2])
+            return result
+
+        return call
+
+    replace("attributes", make)
+
+
+def context(code):
+    """Answer to context-specific logins alone."""
+
+    def make(before):
+        return lambda session, user, pin, size: int(code, 0) if user == 2 else before(session, user, pin, size)
+
+    replace("login", make)
+
+
+def read_only(_):
+    """Refuse sessions that may write, as a write-protected token does."""
+
+    def make(before):
+        return lambda slot, flags, *rest: 0xE2 if flags & 2 else before(slot, flags, *rest)
+
+    replace("open", make)
+
+
+def any_object(_):
+    """Take a search template for a hint: every object is found."""
+    replace("findinit", lambda before: lambda session, template, count: before(session, None, 0))
+
+
+def chatter(_):
+    """Print from inside C_Sign, as C code does."""
+
+    def make(before):
+        def call(*args):
+            for fd in (1, 2):
+                os.write(fd, b"the module says hello\n")
+            return before(*args)
+
+        return call
+
+    replace("sign", make)
+
+
+def already(_):
+    """Somebody else in the process has initialised the module."""
+    real("init")(None)
+
+
+FAULTS = {
+    "flip": lambda _: signature(flip),
+    "length": lambda value: signature(length(int(value))),
+    "huge": huge,
+    "hide": hide,
+    "refuse": refuse,
+    "loggedout": logged_out,
+    "untold": untold,
+    "tell": tell,
+    "anyobject": any_object,
+    "context": context,
+    "readonly": read_only,
+    "chatter": chatter,
+    "already": already,
+    "serial": serial,
+}
