@@ -18,6 +18,7 @@ import msgspec
 
 from hsmjwt.errors import ConfigError, TokenError
 from hsmjwt.folders import config_files
+from hsmjwt.hsm.uri import display
 from hsmjwt.nearest import did_you_mean
 from hsmjwt.toml_tables import Source, dotted, where
 
@@ -135,18 +136,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     searched: tuple[str, ...] = ()
 
     def profile(self, name: str, named_by: str | None = None) -> ProfileTable:
-        """Return a profile; `named_by` says what asked for it, where the user did not. Raises ConfigError."""
+        """Return a profile; `named_by` says what asked for it, where the user did not. Raises ConfigError.
+
+        The name is shown as a URI would be, whose PIN is easily put in its place.
+        """
         if name in self.profiles:
             return self.profiles[name]
         by = f" (named by {named_by})" if named_by else ""
         if self.path is None:
             looked = f"; looked for {' and '.join(map(repr, self.searched))}" if self.searched else ""
             raise ConfigError(
-                f"no profile {name!r}{by}: there is no config file",
+                f"no profile {display(name)!r}{by}: there is no config file",
                 hint=f"--config FILE or HSMJWT_CONFIG names one{looked}",
             )
         raise ConfigError(
-            f"no profile {name!r}{by} in config file {self.path!r}",
+            f"no profile {display(name)!r}{by} in config file {self.path!r}",
             hint=did_you_mean(name, self.profiles, noun="profiles"),
         )
 
@@ -241,18 +245,20 @@ def _check_owner(path: str, info: os.stat_result) -> None:
 
 def parse(data: bytes, path: str) -> Settings:
     """Read the bytes of the config file `path`: UTF-8, a BOM before it and CRLF allowed. Raises ConfigError."""
+    text, document, fault = "", {}, None
+    data = data.removeprefix(b"\xef\xbb\xbf")
     try:
-        text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8")
+        text = data.decode("utf-8").replace("\r\n", "\n")
+        document = tomllib.loads(text)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise ConfigError(
+        fault = ConfigError(
             f"config file {path!r}, line {line}: not UTF-8", hint="save the file as UTF-8 (a BOM does no harm)"
-        ) from None  # the cause holds the file's bytes
-    text = text.replace("\r\n", "\n")
-    try:
-        document = tomllib.loads(text)
+        )
     except (ValueError, RecursionError) as error:
-        raise _not_toml(path, text, error) from None
+        fault = _not_toml(path, text, error)
+    if fault is not None:  # raised out here, where no context holds the file's text
+        raise fault
     return _Reader(Source(path, text), path).settings(document)
 
 
@@ -295,7 +301,7 @@ class _Reader:
         if default is not None and default not in profiles:
             raise self.source.fault(
                 ("default_profile",),
-                f"default_profile names the profile {default!r}, and there is none of that name",
+                f"default_profile names the profile {display(default)!r}, and there is none of that name",
                 hint=did_you_mean(default, profiles, noun="profiles"),
             )
         return Settings(
@@ -349,7 +355,7 @@ class _Reader:
             )
         raise self.source.fault(
             (*path, "key"),
-            f"key {where(path)} names {key!r}, and there is no such key table",
+            f"key {where(path)} names {display(key)!r}, and there is no such key table",
             hint=did_you_mean(key, keys, noun="key tables"),
         )
 

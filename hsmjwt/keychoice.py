@@ -12,12 +12,15 @@ from typing import TypeVar
 import msgspec
 
 from hsmjwt.config import KeyTable, Settings
-from hsmjwt.errors import UsageError
-from hsmjwt.hsm.uri import KeyUri, parse, pin_source_spec
+from hsmjwt.errors import ConfigError, UsageError
+from hsmjwt.hsm.uri import KeyUri, display, parse, pin_source_spec
+from hsmjwt.jose.encoding import quoted
+from hsmjwt.nearest import did_you_mean
 from hsmjwt.secret import SecretSource, parse_source
 
 T = TypeVar("T")
 
+_TABLE = "keys."  # before the name of a key table where a URI could stand, too
 _PIN_VALUE_WARNING = (
     "the key's URI holds a pin-value, and whoever sees the URI can read it: "
     "pin-source=/PATH in its place, or --pin-source, keeps it out"
@@ -25,18 +28,16 @@ _PIN_VALUE_WARNING = (
 
 
 class KeyChoice(msgspec.Struct, frozen=True, kw_only=True):
-    """What was chosen; None where nobody names one, and the `_by` beside it says who does.
+    """What was chosen; None where nobody names one; `module_by` says who names the module.
 
     `mounted` is True where the key table lets the PIN file be readable by others, `fixed_alg` what the table binds the
     key to.
     """
 
     uri: KeyUri | None
-    uri_by: str
     module: str | None
     module_by: str
     pin_source: SecretSource | None
-    pin_by: str
     mounted: bool
     table: str | None
     fixed_alg: str | None
@@ -54,20 +55,27 @@ def choose_key(
 ) -> KeyChoice:
     """Choose among the flags `key`, `module` and `pin_source`, the key table of that name, and the environment.
 
-    `--key` beside a table replaces the table's URI alone: its module, PIN source and algorithm stay. Raises UsageError
-    for a bad flag or variable, ConfigError for what the table says.
+    A URI in `key` beside a table replaces the table's URI alone: its module, PIN source and algorithm stay. With
+    `keys.NAME` there the table is another one. Raises UsageError for a bad flag or variable, ConfigError for what the
+    table says, and for a name in `key` that no table has.
     """
+    if key is not None and key.startswith(_TABLE):
+        table, key = key.removeprefix(_TABLE), None
+        if table not in settings.keys:
+            known = did_you_mean(table, settings.keys, noun="key tables")
+            raise ConfigError(
+                f"--key: there is no key table {quoted(display(table))} in the config",
+                hint="--config FILE names a config" if settings.path is None else known,
+            )
     entry = settings.keys[table] if table is not None else None
     uri, uri_by = _uri(settings, entry, key, environ)
     module, module_by = _module(entry, module, environ)
-    source, pin_by = _pin(settings, environ, entry=entry, uri=uri, uri_by=uri_by, flag=pin_source)
+    source = _pin(settings, environ, entry=entry, uri=uri, uri_by=uri_by, flag=pin_source)
     return KeyChoice(
         uri=uri,
-        uri_by=uri_by,
         module=module,
         module_by=module_by,
         pin_source=source,
-        pin_by=pin_by,
         mounted=entry is not None and entry.pin_file_check == "mount",
         table=table,
         fixed_alg=entry.alg if entry is not None else None,
@@ -105,24 +113,21 @@ def _pin(
     uri: KeyUri | None,
     uri_by: str,
     flag: str | None,
-) -> tuple[SecretSource | None, str]:
+) -> SecretSource | None:
     """Choose the PIN source, the most specific first; None leaves the prompt to the caller."""
     if flag is not None:
-        return _flagged("--pin-source", lambda: parse_source(flag)), "--pin-source"
+        return _flagged("--pin-source", lambda: parse_source(flag))
     if uri is not None and uri.pin_value is not None:
-        return SecretSource(kind="value", target=uri.pin_value), f"the pin-value of the URI from {uri_by}"
+        return SecretSource(kind="value", target=uri.pin_value)
     if uri is not None and (spec := pin_source_spec(uri)) is not None:
-        return _flagged(
-            f"pin-source of {uri_by}", lambda: parse_source(spec)
-        ), f"the pin-source of the URI from {uri_by}"
+        return _flagged(f"pin-source of {uri_by}", lambda: parse_source(spec))
     if entry is not None and (named := entry.pin_source) is not None:
-        source = _configured(settings, entry, "pin_source", lambda: parse_source(named))
-        return source, f"[keys.{entry.name}]"
+        return _configured(settings, entry, "pin_source", lambda: parse_source(named))
     if variable := environ.get("HSMJWT_PIN_SOURCE"):
-        return _flagged("HSMJWT_PIN_SOURCE", lambda: parse_source(variable)), "HSMJWT_PIN_SOURCE"
+        return _flagged("HSMJWT_PIN_SOURCE", lambda: parse_source(variable))
     if "HSMJWT_PIN" in environ:  # empty too: a CI secret that is missing comes as an empty variable, and is told so
-        return SecretSource(kind="env", target="HSMJWT_PIN"), "HSMJWT_PIN"
-    return None, "nobody"
+        return SecretSource(kind="env", target="HSMJWT_PIN")
+    return None
 
 
 def _flagged(name: str, call: Callable[[], T]) -> T:

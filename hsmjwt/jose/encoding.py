@@ -101,12 +101,14 @@ def load(data: bytes | str, *, depth: int = MAX_DEPTH, noun: str = "member", roo
     """
     text = _text(data)
     _limit_depth(text, depth)
+    value, why = None, None
     try:
         value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
         reason = error.msg[:1].lower() + error.msg[1:].removesuffix(" at")
-        where = f"line {error.lineno}, column {error.colno}"
-        raise EncodingFault(f"not JSON: {reason} at {where}") from None  # the cause holds the whole text
+        why = f"not JSON: {reason} at line {error.lineno}, column {error.colno}"
+    if why is not None:  # raised out here, where no context holds the whole text
+        raise EncodingFault(why)
     _walk(value, quoted(root)[1:-1], noun, depth)
     return value
 
@@ -136,10 +138,13 @@ def _text(data: bytes | str) -> str:
     if isinstance(data, bytes):
         if data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in data[:4]:
             raise EncodingFault("not UTF-8 (it looks like UTF-16 or UTF-32)")
+        text, broken_at = "", None
         try:
             text = data.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise EncodingFault(f"not UTF-8 at byte {error.start + 1}") from None  # the cause holds the whole text
+            broken_at = error.start + 1
+        if broken_at is not None:  # raised out here, where no context holds the whole text
+            raise EncodingFault(f"not UTF-8 at byte {broken_at}")
     else:
         text = data
         if not _well_formed(text):

@@ -63,8 +63,13 @@ class TokenBroker:
         client_secret: Callable[[], str | None],
         deadline: Deadline,
         note: Callable[[str], None],
+        sleep: Callable[[float], None] = time.sleep,
+        rand: Callable[[], float] = random.random,
     ) -> None:
-        """Keep the parts; `transport` and `client_secret` are called when an exchange needs them, and once."""
+        """Keep the parts; `transport` and `client_secret` are called when an exchange needs them, and once.
+
+        `sleep` waits for some seconds between two requests, `rand` gives numbers from 0 up to 1 to vary them by.
+        """
         self._profile = profile
         self._asserter = asserter
         self._store = store
@@ -72,6 +77,8 @@ class TokenBroker:
         self._read_secret = client_secret
         self._deadline = deadline
         self._note = note
+        self._sleep = sleep
+        self._rand = rand
 
     @property
     def key(self) -> str:
@@ -133,11 +140,11 @@ class TokenBroker:
                 if wait is None:
                     raise
                 self._note(f"request {attempt} failed ({failure.message}); the next one in {wait:.1f} s")
-                time.sleep(wait)
+                self._sleep(wait)
 
     def _wait(self, failure: NetworkError, attempt: int, signed_at: float) -> float | None:
         """Return how long to wait before the next request; None where there is none, and the hint then says why."""
-        wait = retry_wait(failure, attempt, rand=random.random) if self._renews() else None
+        wait = retry_wait(failure, attempt, rand=self._rand) if self._renews() else None
         if wait is None:
             if failure.hint is None and attempt > 1:
                 failure.hint = f"{attempt} requests were made"

@@ -24,6 +24,7 @@ _TIME_FLAGS = {"exp": "--exp", "nbf": "--nbf", "iat": "--now"}
 # What a verifier acts on: the algorithm, the encoding, or a key of the sender's choice (RFC 7515, section 4.1; RFC
 # 7797). The certificate's fields are for the key table to fill. Compared without case, as some verifiers read them.
 _FORBIDDEN_HEADERS = frozenset(("alg", "b64", "crit", "jwk", "x5c", "x5t", "x5t#s256"))
+_CHECKED_HEADERS = ("typ", "kid")
 
 
 def merged_claims(flags: SigningFlags, table: ProfileTable | None, source: Source) -> dict[str, Named]:
@@ -42,14 +43,14 @@ def merged_header(flags: SigningFlags, table: ProfileTable | None, source: Sourc
     merged: dict[str, Named] = {}
     if table is not None:
         names = Names("header field")
-        for key in ("typ", "kid"):
+        for key in _CHECKED_HEADERS:
             if (text := getattr(table, key)) is not None:
                 _add_header(names, key, text, profile_key(source, table, key))
         for name, value in table.headers.items():
             _add_header(names, name, value, profile_key(source, table, "headers", name))
         merged.update(names)
     names = Names("header field")
-    for key in ("typ", "kid"):
+    for key in _CHECKED_HEADERS:
         if (text := getattr(flags, key)) is not None:
             _add_header(names, key, text, flag(f"--{key}"))
     for pair in flags.header:
@@ -184,12 +185,15 @@ def _shown_type(value: object) -> str:
 
 def _add_header(names: Names, name: str, value: object, origin: Origin) -> None:
     """Add a header field, unless it is one that the caller may not choose."""
-    if name.lower() in _FORBIDDEN_HEADERS:
+    plain = name.casefold()
+    if plain in _FORBIDDEN_HEADERS:
         raise origin.fault(
             f"the header field {name!r} cannot be set",
-            hint="--alg ALG chooses among a key's algorithms" if name.lower() == "alg" else None,
+            hint="--alg ALG chooses among a key's algorithms" if plain == "alg" else None,
         )
-    if name in ("typ", "kid") and not (isinstance(value, str) and value):
+    if plain in _CHECKED_HEADERS and name not in _CHECKED_HEADERS:  # some verifiers would read it, and we did not
+        raise origin.fault(f"the header field {name!r} cannot be set", hint=f"it is written {plain!r}")
+    if name in _CHECKED_HEADERS and not (isinstance(value, str) and value):
         raise origin.fault(f"the header field {name!r} must be a text that is not empty, not {_shown_type(value)}")
     if name == "typ" and is_reserved_typ(str(value)):
         raise origin.fault(

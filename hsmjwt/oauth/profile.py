@@ -34,7 +34,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that decides what is signed and where it goes; times in seconds.
 
     `header` holds what stands beside alg. `token_url` may be None where nothing is exchanged, `alg` where the key
-    decides. `key_by`, `module_by` and `pin_by` tell who named these. `retired` is a warning that the provider's grant
+    decides. `module_by` tells who named the module. `retired` is a warning that the provider's grant
     has ended, None where the token URL is loopback.
     """
 
@@ -43,11 +43,9 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     retired: str | None
     warnings: tuple[str, ...]
     key_uri: KeyUri
-    key_by: str
     module: str | None
     module_by: str
     pin_source: SecretSource | None
-    pin_by: str
     mounted: bool
     alg: str | None
     grant: Grant
@@ -74,11 +72,6 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         return int(clock) if self.now is None else self.now.at(int(clock))
 
     @property
-    def now_is_pinned(self) -> bool:
-        """Whether each assertion would have the same now, because --now names a fixed moment."""
-        return self.now is not None and self.now.absolute
-
-    @property
     def jti_mode(self) -> Literal["auto", "none", "literal"]:
         """Whether each assertion gets an identifier of its own, none, or the one that was given."""
         if self.claims.jti is None:
@@ -98,7 +91,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     def cache_key_material(self) -> str:
         """Return text that differs wherever another access token would come of it; no secret is part of it.
 
-        Neither the module's or PIN's way nor time limits, proxy and trusted certificates change what the token is.
+        The module is part of it, since the same URI may select another key there. Where the PIN comes from, time limits,
+        proxy and trusted certificates do not change what the token is.
         """
         uri = msgspec.structs.replace(self.key_uri, pin_source=None, pin_value=None)
         parts = {
@@ -183,11 +177,9 @@ def resolve(
 def _login(key: KeyChoice) -> dict[str, Any]:
     """Return the fields that say how the key is reached."""
     return {
-        "key_by": key.uri_by,
         "module": key.module,
         "module_by": key.module_by,
         "pin_source": key.pin_source,
-        "pin_by": key.pin_by,
         "mounted": key.mounted,
     }
 

@@ -103,8 +103,8 @@ def _exempt(endpoint: Endpoint, environ: Mapping[str, str]) -> bool:
 def _names(entry: str, endpoint: Endpoint) -> bool:
     host = endpoint.host.removesuffix(".")
     name, colon, port = entry.rpartition(":")
-    if colon and port.isdigit() and ("]" in name or ":" not in name):
-        if int(port) != endpoint.port:
+    if colon and port.isascii() and port.isdigit() and ("]" in name or ":" not in name):
+        if checked_port(port, default=0) != endpoint.port:
             return False
         entry = name
     if entry == "*":

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import quote, quote_plus
 
 from hsmjwt.jose import encoding
-from hsmjwt.oauth.shown import HIDDEN, cut, escaped
+from hsmjwt.oauth.shown import HIDDEN, SECRET_NAMES, cut, escaped, telling
 
 __all__ = ["HIDDEN", "SHOWN", "body_excerpt", "cut", "escaped", "excerpt", "secrets_in", "telling"]
 
@@ -27,17 +27,14 @@ _LOOKED_AT = 16 * 1024  # characters of a body that are looked at for the first 
 _MOST_SECRET = 256 * 1024  # characters to compare with; each becomes a dozen pieces, and a token has a third of it
 _SHORTEST = 4  # characters of a secret in an answer; less is a word that its text may hold anyhow
 _PIECE = 8  # characters of something we sent that give it away: servers cut what they quote
-_NAMES = r"(?:token|secret|passw(?:or)?d|assertion|jwt|api[_-]?key|credential|cookie|authorization|signature)s?"
-_TELLING = re.compile(_NAMES, re.IGNORECASE)
-_HARMLESS = re.compile(r"(?:types?|uris?|urls?|endpoint|_in|_at|_alg|methods?|supported|description)$", re.IGNORECASE)
 _JWT = re.compile(r"(?:eyJ|eyAi|ewog|ewoJ|ew0K)[A-Za-z0-9_-]{4,}(?:\.[A-Za-z0-9_-]*)*")
 _ASSIGNED = re.compile(
-    rf"""(?P<name>{_NAMES}["'\]\s]*(?:=>|[:=])\s*)
+    rf"""(?P<name>{SECRET_NAMES}["'\]\s]*(?:=>|[:=])\s*)
          (?: "(?:[^"\\]|\\.)*+"? | '(?:[^'\\]|\\.)*+'?
            | (?<=[:=])[^\s&,;<>"'}}\])]+ | (?=\S*\d)[^\s&,;<>"'}}\])]{{6,}} )""",  # prose follows a colon and a blank
     re.IGNORECASE | re.VERBOSE | re.DOTALL,
 )
-_FOLLOWED = re.compile(rf"(?P<name>{_NAMES}\s+[\"'(]?)(?=\S*\d)[\w.~+/=-]{{12,}}", re.IGNORECASE)
+_FOLLOWED = re.compile(rf"(?P<name>{SECRET_NAMES}\s+[\"'(]?)(?=\S*\d)[\w.~+/=-]{{12,}}", re.IGNORECASE)
 _TOKEN_NAME = re.compile(r"(?:access|refresh|id)[_-]?token", re.IGNORECASE)
 _TOKEN_ASSIGNED = re.compile(r"(?:access|refresh|id)[_-]?token[\"'\]\s]*(?:=>|[:=>])", re.IGNORECASE)
 _UUID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", re.IGNORECASE)
@@ -72,11 +69,6 @@ def body_excerpt(body: bytes, sent: Sequence[str] = (), *, wary: bool = False) -
     opaque = wary and not isinstance(value, dict)  # some servers answer with the bare token as a JSON string
     masked = encoding.dump(_masked(value, spellings, wary=wary, hide=opaque))
     return cut(escaped(masked[: 4 * _LOOKED_AT].decode("utf-8", "ignore")), SHOWN)
-
-
-def telling(name: str) -> bool:
-    """Tell whether a form field or a JSON member of this name holds a secret."""
-    return _TELLING.search(name) is not None and _HARMLESS.search(name) is None
 
 
 def secrets_in(value: object, *, below: bool = False) -> list[str]:

@@ -23,6 +23,7 @@ from hsmjwt.oauth.failure import ProxyFault
 from hsmjwt.oauth.merge import duration, profile_key
 from hsmjwt.oauth.named import DEFAULT, Named, Origin, flag
 from hsmjwt.oauth.provider import Environment, Grant, Provider
+from hsmjwt.oauth.shown import telling
 from hsmjwt.oauth.signing_flags import SigningFlags
 from hsmjwt.secret import SecretSource, parse_source
 from hsmjwt.toml_tables import Source, where
@@ -209,15 +210,16 @@ def chosen_audience(
 def check_stranger(asked: Asked, audience: Named | None) -> None:
     """Refuse a --token-url that would hand what one server is to get to another.
 
-    The assertion is good at whoever its audience names: where that comes from provider or profile, or a client secret
-    from the profile goes along, the flag's host must be one of theirs or this machine.
+    The assertion is good at whoever its audience names: where that comes from provider or profile, or a secret from the
+    profile goes along (the client's, or a form field with such a name), the flag's host must be one of theirs or this
+    machine.
     """
     flags, table = asked.flags, asked.table
     if flags.token_url is None:
         return
     ours = audience is not None and audience.origin.level in ("profile", "provider")
-    secret = table is not None and table.client_secret_source is not None
-    if not ours and not secret:
+    secret = None if table is None else _secret_of(table)
+    if not ours and secret is None:
         return
     host = parse_endpoint(flags.token_url).host
     known = asked.provider.hosts()
@@ -225,12 +227,19 @@ def check_stranger(asked: Asked, audience: Named | None) -> None:
         known |= {_host(table.token_url)}
     if is_loopback(host) or host.rstrip(".") in {name.rstrip(".") for name in known}:
         return
-    what = "the audience comes from provider or profile" if ours else "the profile's client secret would go along"
+    what = "the audience comes from provider or profile" if ours else f"the profile's {secret} would go along"
     raise refused(
         "token-url-of-a-stranger",
         f"--token-url leads to {quoted(host)}, and {what}: a stranger would get what is good elsewhere",
         hint="--aud names the audience that the server itself expects" if ours else "put token_url into the profile",
     )
+
+
+def _secret_of(table: ProfileTable) -> str | None:
+    """Name a secret that a profile sends along, None where it has none."""
+    if table.client_secret_source is not None:
+        return "client secret"
+    return next((f"form field {quoted(name)}" for name, value in table.form.items() if value and telling(name)), None)
 
 
 def _host(url: str) -> str:

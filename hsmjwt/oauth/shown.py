@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 HIDDEN = "***"
+SECRET_NAMES = r"(?:token|secret|passw(?:or)?d|assertion|jwt|api[_-]?key|credential|cookie|authorization|signature)s?"
+
+_TELLING = re.compile(SECRET_NAMES, re.IGNORECASE)
+_HARMLESS = re.compile(r"(?:types?|uris?|urls?|endpoint|_in|_at|_alg|methods?|supported|description)$", re.IGNORECASE)
+
+
+def telling(name: str) -> bool:
+    """Tell whether a form field or a JSON member of this name holds a secret."""
+    return _TELLING.search(name) is not None and _HARMLESS.search(name) is None
 
 
 def escaped(text: str) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+import errno
 import os
 import re
 import ssl
+import stat
 from collections.abc import Callable, Iterator, Mapping
 
-import certifi
+from requests import certs
 
 from hsmjwt.errors import ConfigError
 from hsmjwt.oauth.shown import escaped
@@ -24,7 +26,7 @@ def context(ca_file: str | None, environ: Mapping[str, str], warn: Callable[[str
     """Return a client's context: TLS 1.2 or newer, names and certificates checked, no key log.
 
     Believed are the CAs of `ca_file`, else of SSL_CERT_FILE and SSL_CERT_DIR, else of REQUESTS_CA_BUNDLE, else of the
-    system's hashed folder (faster than a bundle, and where a company's own CA lives), else of certifi. Raises
+    system's hashed folder (faster than a bundle, and where a company's own CA lives), else of what comes with requests. Raises
     ConfigError for a file that cannot be read or holds no certificate. `warn` hears that SSLKEYLOGFILE is dropped.
     """
     if environ.get("SSLKEYLOGFILE"):
@@ -55,7 +57,7 @@ def _believe(made: ssl.SSLContext, ca_file: str | None, environ: Mapping[str, st
     else:
         folder = _system_folder()
         if folder is None:
-            made.load_verify_locations(cafile=certifi.where())
+            made.load_verify_locations(cafile=certs.where())
         else:
             made.load_verify_locations(capath=folder)
 
@@ -64,10 +66,9 @@ def _load_file(made: ssl.SSLContext, path: str, noun: str) -> None:
     """Believe the certificates of a PEM or DER file, whatever else stands between them."""
     shown = f"'{escaped(path)}'"
     try:
-        with open(path, "rb") as file:
-            data = file.read(_LONGEST_FILE + 1)
+        data = _read(path)
     except (OSError, ValueError) as error:
-        reason = (os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "no path").lower()
+        reason = (os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)).lower()
         raise ConfigError(f"{noun} {shown} cannot be read: {reason}") from error
     if len(data) > _LONGEST_FILE:
         raise ConfigError(f"{noun} {shown} has more than 16 MiB")
@@ -82,6 +83,21 @@ def _load_file(made: ssl.SSLContext, path: str, noun: str) -> None:
     raise ConfigError(
         f"{noun} {shown} {reason}", hint="it should hold CA certificates as PEM (BEGIN CERTIFICATE) or DER"
     )
+
+
+def _read(path: str) -> bytes:
+    """Return what a regular file holds, at most one byte more than is taken; a FIFO would be waited for."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not stat.S_ISREG(mode):
+            raise ValueError("it is no regular file")
+        with open(fd, "rb", closefd=False) as file:
+            return file.read(_LONGEST_FILE + 1)
+    finally:
+        os.close(fd)
 
 
 def _certificates(data: bytes) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""Send a token request, once. The only importer of requests, which is told to read nothing from the environment.
+"""Send a token request, once, by requests, which is told to read nothing from the environment.
 
 No redirect is followed and no `.netrc` read. Each request has a session and a connection of its own: no cookie is kept,
 no connection shared after a fork, and none found closed by the server. What goes wrong is told in our own words and

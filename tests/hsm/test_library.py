@@ -188,3 +188,24 @@ print(any("Later" in type(finder).__name__ for finder in sys.meta_path))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False False\n06082a8648ce3d030107\nFalse\n"
+
+
+SECOND = """
+import os, sys, patched
+from hsmjwt.errors import TokenNotFoundError
+from hsmjwt.jose.algorithms import ALGORITHMS
+first = patched.signer()
+os.environ["HSMJWT_KEY"] = "pkcs11:token=absent;object=k1"
+try:
+    patched.signer()
+except TokenNotFoundError:
+    print(len(first.sign(b"still there", ALGORITHMS["RS256"])))
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+def test_who_looks_for_a_token_in_vain_takes_the_module_from_nobody(patched, calls):
+    done = patched(f"finalize@{calls.file}", "-c", SECOND)
+    assert (done.code, done.out, done.err) == (0, "256\n", "")
+    assert calls() == []

@@ -6,6 +6,10 @@ import sys
 import time
 
 import pytest
+from msgspec import json
+
+from hsmjwt.hsm.login import Note, _check
+from hsmjwt.secret import Resolved, Secret
 
 SIGN = ("sign", "--iss", "i", "--aud", "a")
 WRONG = "00000000"
@@ -32,6 +36,17 @@ def notes(token):
 
 def write_pin(token, text):
     token.pin_file.write_text(text)
+
+
+def another_pin(token):
+    """A wrong PIN that the notes can tell from those they speak of: one byte of an HMAC is the same once in 256."""
+    kept = [note for file in notes(token) for note in json.decode(file.read_bytes(), type=list[Note])]
+    pins = (f"{number:08}" for number in range(1, 1000))
+    return next(pin for pin in pins if all(note.check != _check(note.salt, pin_of(pin)) for note in kept))
+
+
+def pin_of(text):
+    return Resolved(secret=Secret(text))
 
 
 def pin_is_wrong(done):
@@ -64,8 +79,11 @@ def test_a_source_that_changes_its_value_or_gives_way_to_another_one_lifts_the_n
     source = {"HSMJWT_PIN_SOURCE": "env:MY_PIN"}
     pin_is_wrong(sign(logins.fault, MY_PIN=WRONG, **source))
     is_withheld(sign(logins.fault, MY_PIN=WRONG, **source))
-    pin_is_wrong(sign(logins.fault, MY_PIN="00000001", **source))
+    other = another_pin(token)
+    pin_is_wrong(sign(logins.fault, MY_PIN=other, **source))
     assert logins() == 2
+    for pin in (WRONG, other):  # the second one does not make it forget the first
+        is_withheld(sign(logins.fault, MY_PIN=pin, **source))
     assert sign(logins.fault).code == 0  # the file's
     assert notes(token) == []
 

@@ -72,6 +72,8 @@ class FakeSlot:
 
 
 class FakeLibrary:
+    used = False
+
     library_description, manufacturer_id, library_version = "l", "m", (1, 0)
 
     def __init__(self, slots):
@@ -92,7 +94,7 @@ def module_with(*slots):
     module = Module.__new__(Module)
     module.choice = ModuleChoice("/m.so", "/m.so", "test")
     module.library = FakeLibrary(slots)
-    module._lock, module._used, module._warn = None, False, warnings.append
+    module._lock, module._warn = None, warnings.append
     return module, warnings
 
 
