@@ -68,7 +68,7 @@ def refuse_taken(session: Any, new: NewKey, token: TokenInfo) -> None:
         taken = search(session, KeyUri(id=new.id), token, NAMES)
     if taken:
         raise KeyFault(
-            f"there is a key with this label or id already: {taken[0].uri()}",
+            f"there is a key with this label or id already: {min(taken, key=lambda key: key.kind).uri()}",
             hint="take another --label or --id; nothing was changed",
         )
 

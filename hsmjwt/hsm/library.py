@@ -200,7 +200,7 @@ def _function_table(path: str) -> Any | None:
     try:
         module = ctypes.CDLL(path)  # never unloaded: ctypes has no dlclose
     except OSError as error:
-        reason = str(error).replace(path, "the file")
+        reason = str(error).removeprefix(f"{path}: ")
         raise TokenError(
             f"module '{path}' cannot be loaded: {reason}", hint="--module names a PKCS#11 library"
         ) from None

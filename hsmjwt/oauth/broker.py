@@ -65,10 +65,12 @@ class TokenBroker:
         note: Callable[[str], None],
         sleep: Callable[[float], None] = time.sleep,
         rand: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         """Keep the parts; `transport` and `client_secret` are called when an exchange needs them, and once.
 
-        `sleep` waits for some seconds between two requests, `rand` gives numbers from 0 up to 1 to vary them by.
+        `sleep` waits for some seconds between two requests, `rand` gives numbers from 0 up to 1 to vary them by, and
+        `clock` returns Unix time.
         """
         self._profile = profile
         self._asserter = asserter
@@ -79,6 +81,7 @@ class TokenBroker:
         self._note = note
         self._sleep = sleep
         self._rand = rand
+        self._clock = clock
 
     @property
     def key(self) -> str:
@@ -105,7 +108,7 @@ class TokenBroker:
 
     def _kept(self) -> AccessToken | None:
         token = self._store.get(self.key)
-        if token is None or not token.fresh(time.time(), self._profile.min_ttl):
+        if token is None or not token.fresh(self._clock(), self._profile.min_ttl):
             return None
         self._note("the access token comes from the cache")
         return token
@@ -132,7 +135,7 @@ class TokenBroker:
                 client_secret=secret,
                 form=self._profile.form,
             )
-            signed_at = time.time()
+            signed_at = self._clock()
             try:
                 return read_answer(transport.post(request, self._deadline), request=request)
             except NetworkError as failure:
@@ -150,7 +153,7 @@ class TokenBroker:
                 failure.hint = f"{attempt} requests were made"
             return None
         if self._profile.jti_mode == "none":  # the same second would sign the same bytes, which is a replay
-            wait = max(wait, int(signed_at) + 1 - time.time())
+            wait = max(wait, int(signed_at) + 1 - self._clock())
         left = self._deadline.remaining()
         if left is not None and wait >= left:
             failure.hint = f"the next request would come in {math.ceil(wait)} s, and --timeout leaves {int(left)} s"

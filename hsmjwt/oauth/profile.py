@@ -91,8 +91,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     def cache_key_material(self) -> str:
         """Return text that differs wherever another access token would come of it; no secret is part of it.
 
-        The module is part of it, since the same URI may select another key there. Where the PIN comes from, time limits,
-        proxy and trusted certificates do not change what the token is.
+        The module is part of it, since the same URI may select another key there. Where the PIN comes from, time
+        limits, proxy and trusted certificates do not change what the token is.
         """
         uri = msgspec.structs.replace(self.key_uri, pin_source=None, pin_value=None)
         parts = {

@@ -11,7 +11,7 @@ import ssl
 import stat
 from collections.abc import Callable, Iterator, Mapping
 
-from requests import certs
+from requests.utils import DEFAULT_CA_BUNDLE_PATH  # what requests.certs.where() says
 
 from hsmjwt.errors import ConfigError
 from hsmjwt.oauth.shown import escaped
@@ -26,8 +26,9 @@ def context(ca_file: str | None, environ: Mapping[str, str], warn: Callable[[str
     """Return a client's context: TLS 1.2 or newer, names and certificates checked, no key log.
 
     Believed are the CAs of `ca_file`, else of SSL_CERT_FILE and SSL_CERT_DIR, else of REQUESTS_CA_BUNDLE, else of the
-    system's hashed folder (faster than a bundle, and where a company's own CA lives), else of what comes with requests. Raises
-    ConfigError for a file that cannot be read or holds no certificate. `warn` hears that SSLKEYLOGFILE is dropped.
+    system's hashed folder (faster than a bundle, and where a company's own CA lives), else of the bundle that requests
+    uses. Raises ConfigError for a file that cannot be read or holds no certificate. `warn` hears that SSLKEYLOGFILE is
+    dropped.
     """
     if environ.get("SSLKEYLOGFILE"):
         warn("warning: SSLKEYLOGFILE is set and was ignored: whoever reads that file reads the tokens")
@@ -57,7 +58,7 @@ def _believe(made: ssl.SSLContext, ca_file: str | None, environ: Mapping[str, st
     else:
         folder = _system_folder()
         if folder is None:
-            made.load_verify_locations(cafile=certs.where())
+            made.load_verify_locations(cafile=DEFAULT_CA_BUNDLE_PATH)
         else:
             made.load_verify_locations(capath=folder)
 

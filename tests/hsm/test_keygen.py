@@ -173,6 +173,14 @@ def test_a_key_that_does_not_sign_or_is_not_what_was_asked_for_is_removed(patche
     assert objects() == []
 
 
+def test_a_key_that_is_no_good_and_cannot_be_removed_is_named(patched, objects):
+    done = patched("flip,destroy=0x6*1", *GENERATE, "--label", "new")
+    assert (done.code, done.out) == (7, "")
+    assert "does not verify" in done.err
+    assert "hint: the key 'new' is still on the token" in done.err
+    assert len(objects()) == 1
+
+
 def test_a_token_that_cannot_be_written(patched):
     for faults, words in (
         ("keypair=0xe2", "the token cannot be written (C_GenerateKeyPair gave CKR_TOKEN_WRITE_PROTECTED)"),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
+import random
 import re
 import time
-from itertools import pairwise
 
 import pytest
 from servers.granting import MARK, claims_of, granted
@@ -21,27 +22,41 @@ from hsmjwt.oauth.broker import TokenBroker
 from hsmjwt.oauth.failure import ConnectionFault
 from hsmjwt.store.memory import MemoryStore
 
+BEGINS = 1_800_000_000.25
 BUSY = reply(status=503, headers={"Retry-After": "0"})
 
 
 class Made:
-    """A broker with a software key and the real transport; everything it was asked is kept."""
+    """A broker with a software key and the real transport; everything it was asked is kept.
 
-    def __init__(self, url: str, *, store=None, seconds: float | None = 20, secret=None, patience=5.0, **flags) -> None:
+    It does not wait: `waits` is what it asked for, and its clock goes on by that. The clock begins at `begins`, or is
+    the machine's.
+    """
+
+    def __init__(
+        self, url: str, *, store=None, seconds: float | None = 20, patience=5.0, begins=None, rand=0.5, **flags
+    ) -> None:
         self.key, self.notes, self.opened, self.transports = SoftKey(), [], 0, 0
+        self.waits, self.begins = [], begins
         self.profile = profile(token_url=url, **flags)
         self.store = MemoryStore() if store is None else store
         self.patience = patience
         self.broker = TokenBroker(
             self.profile,
-            asserter=Asserter(self.profile, self.open),
+            asserter=Asserter(self.profile, self.open, self.clock),
             store=self.store,
             transport=self.transport,
-            client_secret=lambda: secret,
+            client_secret=lambda: None,
             deadline=Deadline(seconds),
             note=self.notes.append,
+            sleep=self.waits.append,
+            rand=lambda: rand,
+            clock=self.clock,
         )
         self.token = self.broker.token
+
+    def clock(self) -> float:
+        return (time.time() if self.begins is None else self.begins) + sum(self.waits)
 
     def open(self) -> OpenKey:
         self.opened += 1
@@ -147,29 +162,38 @@ def test_what_the_second_request_gives_is_kept():
     assert made.notes[0].startswith(f"request 1 failed (the server '127.0.0.1:{server.port}' answered 503")
 
 
-def test_the_waits_are_half_a_second_and_a_second_half_of_it_more_or_less():
-    port = free_port()
-    made = Made(f"http://127.0.0.1:{port}/token")
-    began = time.monotonic()
+@pytest.mark.parametrize(("rand", "waits"), [(0.0, [0.25, 0.5]), (0.5, [0.5, 1.0]), (0.75, [0.625, 1.25])])
+def test_the_waits_are_half_a_second_and_a_second_half_of_it_more_or_less(rand, waits):
+    made = Made(f"http://127.0.0.1:{free_port()}/token", rand=rand)
     with pytest.raises(ConnectionFault, match="connection refused"):
         made.token()
-    assert 0.75 <= time.monotonic() - began < 2.5
+    assert made.waits == waits
+    assert [note.rpartition("; ")[2] for note in made.notes] == [f"the next one in {wait:.1f} s" for wait in waits]
     assert made.key.signed == 3
+
+
+def test_without_arguments_it_really_waits_at_random():
+    defaults = inspect.signature(TokenBroker).parameters
+    assert [defaults[name].default for name in ("sleep", "rand", "clock")] == [time.sleep, random.random, time.time]
 
 
 def test_iat_and_exp_are_renewed_too():
     with Server(reply(status=503, headers={"Retry-After": "1"}), granted()) as server:
-        Made(server.url()).token()
+        made = Made(server.url(), begins=BEGINS)
+        made.token()
     first, second = (claims_of(request) for request in server.requests)
-    assert second["iat"] > first["iat"]
+    assert made.waits == [1.0]
+    assert (first["iat"], second["iat"]) == (int(BEGINS), int(BEGINS) + 1)
     assert second["exp"] - second["iat"] == first["exp"] - first["iat"] == 300
 
 
 def test_without_a_jti_the_next_second_is_waited_for():
-    with Server(BUSY) as server, pytest.raises(NetworkError):
-        Made(server.url(), jti="none").token()
-    assert len(server.requests) == 3
-    assert all(later["iat"] > sooner["iat"] for sooner, later in pairwise(map(claims_of, server.requests)))
+    with Server(BUSY) as server:
+        made = Made(server.url(), jti="none", begins=BEGINS)
+        with pytest.raises(NetworkError):
+            made.token()
+    assert made.waits == [0.75, 1.0]
+    assert [claims_of(request)["iat"] - int(BEGINS) for request in server.requests] == [0, 1, 2]
     assert len({request.form["assertion"] for request in server.requests}) == 3
 
 
@@ -231,25 +255,20 @@ def test_a_server_that_is_silent_for_long_may_have_acted_and_is_not_asked_again(
 @pytest.mark.parametrize("after", ["60", "Thu, 31 Dec 2037 23:59:59 GMT"], ids=["seconds", "date"])
 def test_a_wait_that_ends_after_the_deadline_ends_it_at_once(after):
     with Server(reply(status=429, headers={"Retry-After": after})) as server:
-        began = time.monotonic()
+        made = Made(server.url(), seconds=9.9)
         with pytest.raises(NetworkError, match="answered 429") as caught:
-            Made(server.url(), seconds=9.9).token()
-        assert time.monotonic() - began < 5
+            made.token()
+    assert made.waits == []
     assert re.fullmatch(r"the next request would come in [0-9]{2,} s, and --timeout leaves [0-9] s", caught.value.hint)
     assert len(server.requests) == 1
 
 
 def test_retry_after_as_a_date_is_waited_for():
-    def busy(line):
-        from email.utils import formatdate
-
-        stamp, later = formatdate(usegmt=True), formatdate(time.time() + 1, usegmt=True)
-        reply(status=503, headers={"Date": stamp, "Retry-After": later})(line)
-
-    with Server(busy, granted()) as server:
-        began = time.monotonic()
-        Made(server.url()).token()
-        assert 0.9 <= time.monotonic() - began < 4
+    dates = {"Date": "Tue, 24 Nov 2026 08:00:00 GMT", "Retry-After": "Tue, 24 Nov 2026 08:00:03 GMT"}
+    with Server(reply(status=503, headers=dates), granted()) as server:
+        made = Made(server.url())
+        made.token()
+    assert made.waits == [3.0]
 
 
 def test_what_is_wrong_here_is_found_before_anything_is_signed():

@@ -8,10 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hsmjwt.errors import UsageError
-from hsmjwt.oauth.endpoint import parse_endpoint
-from hsmjwt.oauth.exchange import (
-    check_endpoint,
-)
+from hsmjwt.oauth.endpoint import check_endpoint, parse_endpoint
 
 GOOD = [
     "https://as.example.test/token",

@@ -7,11 +7,16 @@ import pytest
 from servers.answers import NOW, TOKEN, answer, refused, token
 
 from hsmjwt.errors import BusyError, NetworkError, PolicyError, ServerError
-from hsmjwt.oauth.exchange import (
-    clock_difference,
+from hsmjwt.oauth.exchange import clock_difference
+from hsmjwt.oauth.failure import (
+    BusyAnswer,
+    ConnectionFault,
+    ProxyFault,
+    ProxyUnreached,
+    ReadTimeout,
+    TlsFault,
     retry_wait,
 )
-from hsmjwt.oauth.failure import BusyAnswer, ConnectionFault, ProxyFault, ProxyUnreached, ReadTimeout, TlsFault
 
 
 @pytest.mark.parametrize("status", [429, 500, 501, 502, 503, 504, 507, 599])
