@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from hsmjwt.config import load, parse, refuse_agent
+from hsmjwt.config import Settings, load, parse, refuse_agent
 from hsmjwt.errors import ConfigError, TokenError
 
 GOOD = """\
@@ -328,3 +328,33 @@ def test_an_agent_that_is_asked_for_is_not_passed_by():
     assert "unset HSMJWT_SOCKET" in caught.value.hint
     refuse_agent({"HSMJWT_SOCKET": ""})
     refuse_agent({})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"[keys.k]\nuri = 'pkcs11:?pin-value=S3cr3t' x",
+        b"[keys.k]\nuri = 'pkcs11:?pin-value=S3cr3t\xff'",
+        b"[keys.k]\nuri = 'pkcs11:?pin-value=S3cr3t'\nx = " + b"[" * 2000,
+        b"x = " + b"9" * 5000 + b"\nuri = 'pkcs11:?pin-value=S3cr3t'",
+    ],
+    ids=["syntax", "not UTF-8", "deep", "digits"],
+)
+def test_a_broken_file_leads_to_no_error_that_holds_its_text(text):
+    error: BaseException | None = fault(text)
+    while error is not None:
+        assert "S3cr3t" not in f"{error!r} {error.args} {vars(error)} {getattr(error, 'object', None)!r}"
+        assert not isinstance(error, UnicodeDecodeError)
+        error = error.__cause__ or error.__context__
+
+
+@pytest.mark.parametrize("name", ["keys.x?pin-value=123456", "pkcs11:object=k?pin-value=123456", "x;pin=123456"])
+def test_a_pin_where_a_profiles_name_belongs_is_not_shown(name):
+    for settings in (Settings(), parse(GOOD.encode(), "/etc/c.toml")):
+        for named_by in (None, "HSMJWT_PROFILE"):
+            with pytest.raises(ConfigError, match="no profile") as caught:
+                settings.profile(name, named_by)
+            assert "123456" not in f"{caught.value.message} {caught.value.hint}"
+            assert "***" in caught.value.message
+    for text in (f'default_profile = "{name}"', f'[profiles.p]\nkey = "{name}"'):
+        assert "123456" not in f"{fault(text).message} {fault(text).hint}"

@@ -127,3 +127,32 @@ def test_a_bad_value_of_a_key_table_names_its_line(text, line):
         choose_key(parse(text.encode(), "/etc/c.toml"), {}, table="k")
     assert caught.value.message.startswith(f"config file '/etc/c.toml', line {line}: ")
     assert "S3cr3t" not in f"{caught.value.message} {caught.value.hint}"
+
+
+@pytest.mark.parametrize("table", [None, "own", "bare"])
+def test_a_key_flag_may_name_a_key_table_which_counts_in_place_of_the_profiles(table):
+    named, chosen = choose_key(CONFIG, FULL, table="k"), choose_key(CONFIG, FULL, table=table, key="keys.k")
+    assert chosen == named
+    assert (chosen.table, chosen.fixed_alg, chosen.module, chosen.mounted) == ("k", "RS256", "/lib/table.so", True)
+
+
+def test_flags_win_over_a_table_that_a_flag_names():
+    choice = choose_key(CONFIG, FULL, key="keys.k", module="/lib/flag.so", pin_source="none")
+    assert (choice.uri.object, choice.module, choice.pin_source.kind) == ("table", "/lib/flag.so", "none")
+
+
+def test_a_key_table_that_nobody_wrote_is_exit_3_with_the_nearest_name():
+    with pytest.raises(ConfigError, match=r"^--key: there is no key table 'ovn' in the config$") as caught:
+        choose_key(CONFIG, {}, key="keys.ovn")
+    assert caught.value.hint == "did you mean 'own'?"
+    with pytest.raises(ConfigError) as caught:
+        choose_key(Settings(), {}, key="keys.k")
+    assert caught.value.hint == "--config FILE names a config"
+
+
+@pytest.mark.parametrize("key", ["keys.k?pin-value=S3cr3t", "keys.pin-value=S3cr3t", "keys.\x1b[31m;pin=S3cr3t"])
+def test_a_pin_beside_a_key_tables_name_is_not_shown(key):
+    with pytest.raises(ConfigError) as caught:
+        choose_key(CONFIG, {}, key=key)
+    assert "S3cr3t" not in f"{caught.value.message} {caught.value.hint}"
+    assert caught.value.message.isprintable()

@@ -294,3 +294,23 @@ def test_a_quoted_value_shows_control_characters_and_ends():
     assert quoted("größe") == "'größe'"
     assert quoted("it's") == "'it's'"
     assert len(quoted("x" * 10_000)) < 100
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        '{"pin": "S3cr3t" x',
+        b'{"pin": "S3cr3t" x',
+        b'{"pin": "S3cr3t\xff"}',
+        '{"pin": "S3cr3t", "pin": 1}',
+        '{"pin": "S3cr3t\udc80"}',
+        b"\xef\xbb\xbfS3cr3t",
+        "[" * 40 + "S3cr3t",
+    ],
+)
+def test_a_fault_leads_to_no_error_that_holds_the_text(data):
+    with pytest.raises(EncodingFault) as caught:
+        load(data)
+    error = caught.value
+    assert (error.__cause__, error.__context__) == (None, None)
+    assert "S3cr3t" not in f"{error} {error.args} {vars(error)}"

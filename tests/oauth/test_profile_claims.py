@@ -232,3 +232,16 @@ def test_header_fields_are_merged_and_typ_and_kid_may_be_among_them():
 )
 def test_a_header_field_twice_or_without_a_name_is_refused(flags):
     assert isinstance(refusal(sign, **K, **C, **flags), UsageError)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["TYP", "Typ", "tYp", "KID", "Kid", "\u212aid", "ALG", "Crit", "JWK", "X5C", "x5t#S256", "B64", "x5t#\u017f256"],
+)
+def test_another_spelling_of_a_header_field_that_is_looked_at_cannot_be_set(name):
+    error = refusal(sign, **K, **C, header=(f"{name}=hsmjwt-ceremony",))
+    assert isinstance(error, UsageError)
+    assert "cannot be set" in error.message
+    error = refusal(sign, generic('audience = "a"', f"headers = {{ '{name}' = 'x' }}"), "p")
+    assert isinstance(error, ConfigError)
+    assert "line" in error.message

@@ -150,6 +150,17 @@ STRANGER = "https://evil.example/t"
         (['client_secret_source = "env:S"'], {"token_url": STRANGER}, False),
         (['client_secret_source = "env:S"'], {"token_url": STRANGER, "aud": ("b",)}, False),
         (['client_secret_source = "env:S"'], {"token_url": HERE}, True),
+        # a form field is a secret by its name
+        (['form = { password = "hunter2" }'], {"token_url": STRANGER, "aud": ("b",)}, False),
+        (['form = { x = "1", refresh_token = "hunter2" }'], {"token_url": STRANGER}, False),
+        (['form = { api_key = "hunter2" }'], {"token_url": HERE}, True),
+        (['form = { password = "" }'], {"token_url": STRANGER}, True),
+        (['form = { requested_token_type = "x", resource = "y" }'], {"token_url": STRANGER}, True),
+        (
+            ['form = { password = "hunter2" }', 'token_url = "https://as.example/t"'],
+            {"token_url": "https://as.example/u"},
+            True,
+        ),
         # the audience is the provider's
         (['provider = "adobe-analytics"', 'subject = "s"'], {"token_url": STRANGER}, False),
         (['provider = "adobe-analytics"', 'subject = "s"'], {"token_url": "https://api.omniture.com/x"}, True),
@@ -164,6 +175,7 @@ def test_a_token_url_flag_hands_no_usable_assertion_to_a_stranger(lines, flags, 
         error = refusal(token, generic(*lines), "p", **flags)
         assert isinstance(error, PolicyError)
         assert "token-url-of-a-stranger" in error.message
+        assert "hunter2" not in f"{error.message} {error.hint}"
 
 
 def test_a_providers_audience_without_any_profile_is_kept_from_strangers_too():
@@ -309,3 +321,29 @@ def test_the_cache_key_is_made_of_any_module_path_and_deep_claims():
     deep = "x=" + "[" * 30 + "]" * 30
     profile = token(**BASE, module="/lib/\udcff.so", claim_json=(deep,))
     assert re.fullmatch(r"[ -~]+", profile.cache_key_material())
+
+
+TABLES = """
+[keys.other]
+uri = "pkcs11:object=other"
+module = "/lib/other.so"
+pin_source = "env:OTHER"
+alg = "RS256"
+[keys.ec]
+uri = "pkcs11:object=ec"
+alg = "ES256"
+"""
+
+
+def test_a_key_flag_names_a_key_table_for_what_signs_and_what_exchanges():
+    config = settings(ADOBE + TABLES)
+    for call in (sign, token):
+        profile = call(config, "p", key="keys.other")
+        assert (profile.key_uri.object, profile.module, profile.alg) == ("other", "/lib/other.so", "RS256")
+        assert profile.pin_source.noted == "env:OTHER"
+        assert call(config, **C, token_url=HERE, key="keys.other").key_uri.object == "other"
+    error = refusal(sign, config, "p", key="keys.ec")
+    assert isinstance(error, PolicyError)
+    error = refusal(sign, config, **C, key="keys.ec", alg="RS256")
+    assert error.message.startswith("refused by the rule keys.ec.alg: ")
+    assert isinstance(refusal(sign, config, **C, key="keys.nobody"), ConfigError)

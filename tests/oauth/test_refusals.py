@@ -257,3 +257,39 @@ def test_an_odd_redirect_is_a_redirect(location):
     assert "redirected" in message
     assert message.isprintable()
     assert "eyJ" not in message
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        token(token_type=f"type-{TOKEN}"),
+        token(token_type=TOKEN),
+        token(expires_in=f"soon {TOKEN}"),
+        token(expires_in=[TOKEN]),
+        token(error=TOKEN),
+        token(error="x", error_description=f"not for {TOKEN}"),
+        {"data": {"access_token": TOKEN}, "error": {"message": f"have {TOKEN}"}},
+        {"refresh_tokens": [{"v": TOKEN}], "title": f"have {TOKEN}"},
+        {"access_token": {"v": TOKEN}, "token_type": TOKEN, "message": f"have {TOKEN}"},
+        {"id_token": TOKEN, "access_token": "a b", "error": f"no {TOKEN[:9]} nor {TOKEN[3:]}"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("status", [200, 400, 503])
+def test_what_an_answer_hands_out_is_in_no_message_whichever_member_repeats_it(body, status):
+    error = refused(body, status=status)
+    assert "marker" not in f"{error.message} {error.hint} {error.oauth_error} {error!r}"
+
+
+@pytest.mark.parametrize("name", ["token_type", "expires_in"])
+def test_a_2xx_is_read_as_warily_in_its_members_as_in_its_body(name):
+    opaque = "q7Xk2mVw9Z"  # under no telling name, and too short to be hidden in an error
+    assert opaque not in refused(token(**{name: f"of {opaque}"})).message
+
+
+def test_an_answer_with_more_secrets_than_can_be_compared_is_not_shown():
+    long = "".join(random.Random(7).choices("abcdefghijklmnop", k=300_000))
+    for body in ({"token": long, "detail": f"have {long[-40:]}"}, {"tokens": [long], "x": long[-40:]}):
+        message = refused(body, status=400).message
+        assert long[-20:] not in message
+        assert "***" in message

@@ -5,6 +5,7 @@ import pathlib
 import ssl
 
 import pytest
+import requests
 from servers.posting import TOKEN, failure, post, request, transport
 from servers.scripted import (
     Authorities,
@@ -16,6 +17,7 @@ from servers.scripted import (
     silent,
 )
 
+from hsmjwt import deadline
 from hsmjwt.deadline import Deadline
 from hsmjwt.errors import ConfigError
 from hsmjwt.oauth import tls
@@ -112,6 +114,31 @@ def test_a_ca_folder_that_is_none_is_refused(tmp_path):
         tls.context(None, {"SSL_CERT_DIR": str(tmp_path / "absent")}, print)
     with pytest.raises(ConfigError, match="is a directory"):
         tls.context(str(tmp_path), {}, print)
+
+
+@pytest.mark.parametrize("source", ["flag", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
+def test_a_ca_file_that_is_a_fifo_is_refused_at_once(source, tmp_path):
+    path = str(tmp_path / "fifo")
+    os.mkfifo(path)
+    environ = {} if source == "flag" else {source: path}
+    sender = transport(ca_file=path if source == "flag" else None, environ=environ)
+    limit = Deadline(3)
+    with pytest.raises(ConfigError, match="cannot be read: it is no regular file"):
+        deadline.run(lambda: sender.prepare("https://as.example.test/t"), limit)
+
+
+def test_a_ca_file_that_is_a_device_or_too_large_is_refused(tmp_path):
+    path = tmp_path / "large"
+    with path.open("wb") as file:
+        file.truncate(16 * 1024 * 1024 + 1)
+    with pytest.raises(ConfigError, match="more than 16 MiB"):
+        tls.context(str(path), {}, print)
+    with pytest.raises(ConfigError, match="no regular file"):
+        tls.context("/dev/zero", {}, print)
+
+
+def test_where_no_folder_is_known_the_bundle_of_requests_is_believed():
+    assert os.path.samefile(tls.DEFAULT_CA_BUNDLE_PATH, requests.certs.where())
 
 
 def test_without_any_setting_some_list_of_cas_is_believed():

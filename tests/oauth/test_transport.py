@@ -28,7 +28,7 @@ from servers.scripted import (
 )
 
 from hsmjwt.deadline import Deadline
-from hsmjwt.errors import NetworkError, ServerError
+from hsmjwt.errors import HsmjwtError, NetworkError, ServerError
 from hsmjwt.oauth.exchange import BODY_LIMIT, read_answer
 from hsmjwt.oauth.failure import ConnectionFault, ReadTimeout
 
@@ -289,3 +289,61 @@ def test_requests_is_imported_by_the_transport_alone():
     code = "import sys, hsmjwt.oauth.exchange; print('requests' in sys.modules, 'ssl' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+@pytest.mark.parametrize(
+    "location", [b"http://[", b"http://\xff\xfe/", b"\xc3\x28", b"http://[::1]:x/", b"\x00", b"//[", b"http://a:99999/"]
+)
+def test_a_redirect_to_nowhere_that_can_be_read_is_a_redirect(location):
+    with Server(raw(b"HTTP/1.1 302 Found\r\nLocation: " + location + b"\r\nContent-Length: 0\r\n\r\n")) as server:
+        got = post(server.url())
+    with pytest.raises(ServerError, match=r"redirected \(302\)") as caught:
+        read_answer(got, request=request(server.url()))
+    assert caught.value.message.isprintable()
+
+
+def test_a_redirects_body_is_not_read():
+    start = head(302, {"Location": "/elsewhere"}, length=300 * BODY_LIMIT)
+    with Server(flood(start, b"x" * 65536, 4800)) as server:
+        sender = transport()
+        tracemalloc.start()
+        try:
+            got = sender.post(request(server.url()), Deadline(10))
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert (got.status, got.body) == (302, b"")
+    assert server.sent < 32 * BODY_LIMIT
+    assert peak < 4 * BODY_LIMIT
+
+
+@pytest.mark.parametrize("lengths", [b"Content-Length: 3, 4", b"Content-Length: 2\r\nContent-Length: 4"])
+def test_a_header_that_a_parser_gives_up_on_makes_no_sense(lengths):
+    with Server(raw(b"HTTP/1.1 200 OK\r\n" + lengths + b"\r\n\r\n{}")) as server:
+        error = failure(server.url(), ServerError)
+    assert error.message == f"the server '127.0.0.1:{server.port}' sent an answer that made no sense"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"Content-Length: \xb2",
+        b"Content-Length: -5",
+        b"Content-Length: " + b"9" * 5000,
+        b"Transfer-Encoding: chunked\r\nX: y",
+        b"Content-Encoding: gzip, \xff",
+        b"Content-Encoding: " + b"gzip," * 100,
+        b"Set-Cookie: a=b; Max-Age=\xb2; Version=x; Expires=Tue, 99 Foo 99999 99:99:99",
+        b"Set-Cookie: a=b; max-age=" + b"9" * 5000,
+        b'Content-Type: text/html; charset=\xff"',
+        b"Date: \xff\r\nRetry-After: \xb2",
+        b": nothing\r\n\x00\xff: z\r\nno colon",
+    ],
+)
+@pytest.mark.parametrize("status", [b"200", b"302", b"400", b"503"])
+def test_no_header_whatever_it_holds_is_more_than_a_failed_exchange(header, status):
+    with (
+        Server(raw(b"HTTP/1.1 " + status + b" \xff\r\n" + header + b"\r\n\r\n{}")) as server,
+        pytest.raises(HsmjwtError),
+    ):
+        read_answer(post(server.url()), request=request(server.url()))

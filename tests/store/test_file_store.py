@@ -160,6 +160,22 @@ def test_a_bad_file_is_set_aside_with_one_warning(store, folder, warnings, how):
         ("token", {"expires_at": None}),
         ("token", {"expires_at": "4600"}),
         ("token", {"members": []}),
+        ("token", {"expires_at": 1e300}),
+        ("token", {"expires_at": 9e15}),
+        ("token", {"expires_at": 1000.0 + 3653 * 86400}),
+        ("token", {"expires_at": -1}),
+        ("token", {"expires_at": 1000.0}),
+        ("token", {"fetched_at": 4600.5}),
+        ("token", {"fetched_at": -1}),
+        ("token", {"fetched_at": -1e300}),
+        ("token", {"token_type": ""}),
+        ("token", {"token_type": "a b"}),
+        ("token", {"token_type": "a\r\nX: y"}),
+        ("token", {"token_type": "é"}),
+        ("token", {"value": " "}),
+        ("token", {"value": f"{MARK} "}),
+        ("token", {"value": f"{MARK}\u00a0"}),
+        ("token", {"members": {"deep": json.loads("[" * 40 + "]" * 40)}}),
         ("profile", 1),
     ],
 )
@@ -334,3 +350,33 @@ def test_a_cache_that_keeps_nothing_gives_no_notice(folder, warnings):
         store.clear()
         store.put(KEY, TOKEN)
     assert warnings == []
+
+
+def test_a_life_of_ten_years_is_served(store, warnings):
+    token = AccessToken(value=MARK, token_type="bearer", fetched_at=0.0, expires_at=3652 * 86400.0)
+    store.put(KEY, token)
+    assert store.get(KEY) == token
+    assert warnings == []
+
+
+def test_what_is_judged_is_the_file_that_is_read(store, folder, tmp_path):
+    """A name that leads elsewhere from one moment to the next never makes us read a file that was not looked at."""
+    store.put(KEY, TOKEN)
+    path, foreign = folder / f"{KEY}.json", tmp_path / "foreign"
+    foreign.write_bytes(path.read_bytes().replace(MARK.encode(), b"AT-foreign"))
+    foreign.chmod(0o644)
+    code = f"""
+import os
+from hsmjwt.store.file import FileStore
+store = FileStore({str(folder)!r}, warn=lambda line: None)
+path, foreign = {str(path)!r}, {str(foreign)!r}
+lstat = os.lstat
+def switching(name, **more):  # the moment after a look at the name
+    found = lstat(name, **more)
+    if str(name).endswith(".json"):
+        os.replace(foreign, path)
+    return found
+os.lstat = switching
+print(store.get({KEY!r}).value)
+"""
+    assert python(code) == f"{MARK}\n"
