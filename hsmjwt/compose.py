@@ -350,8 +350,8 @@ def read_soft_token(folder: str) -> SoftToken:
     return softhsm.read(folder)
 
 
-def remove_soft_token(folder: str) -> None:
-    """Remove a token that `make_soft_token` made."""
+def remove_soft_token(folder: str) -> str | None:
+    """Remove a token that `make_soft_token` made; return its folder where that is kept for what else is in it."""
     from hsmjwt import softhsm
 
-    softhsm.remove(folder)
+    return softhsm.remove(folder)

@@ -10,7 +10,7 @@ import msgspec
 
 from hsmjwt import x509
 from hsmjwt.compose import DeviceChoice, Devices
-from hsmjwt.errors import HsmjwtError, KeyNotFoundError
+from hsmjwt.errors import HsmjwtError, KeyNotFoundError, KeyUnfitError
 from hsmjwt.guard.policy import SELF_TEST
 from hsmjwt.hsm import keygen, listing
 from hsmjwt.hsm.keygen import NewKey
@@ -48,9 +48,10 @@ def generate_key(devices: Devices, choice: DeviceChoice, new: NewKey) -> str:
     module.login(slot, login)
     assert slot.token is not None  # noqa: S101 - find_token returns no other
     session = module.session(slot, write=True)
-    keygen.refuse_taken(session, new, slot.token)
-    devices.around.deadline.enter("the token, which makes the key")
-    pair = keygen.generate(session, new, slot.token, x509.key_identifier)
+    with module.alone():  # or of two that start together both would find the label free
+        keygen.refuse_taken(session, new, slot.token)
+        devices.around.deadline.enter("the token, which makes the key")
+        pair = keygen.generate(session, new, slot.token, x509.key_identifier)
     uri = pair.private.uri(slot.needed_id)
     try:
         signer = Pkcs11Signer(module, slot, parse(uri), login, devices.around.note)
@@ -81,6 +82,8 @@ def _found(devices: Devices, choice: DeviceChoice, *kinds: KeyType) -> tuple[Key
 
     `kinds` are what will do for a key URI, which without a type means the private key; the best first.
     """
+    if choice.uri.type not in (None, "private", "public"):
+        raise KeyUnfitError(f"'{choice.uri}' does not name a key", hint="leave type out, or write type=public")
     module = devices.module(choice)
     slot = module.find_token(choice.uri)
     assert slot.token is not None  # noqa: S101 - find_token returns no other

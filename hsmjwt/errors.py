@@ -15,6 +15,8 @@ class HsmjwtError(Exception):
     exit_code: ClassVar[int] = 1
     code: ClassVar[str] = "bug"
     http_status: ClassVar[int] = 500
+    usual_hint: ClassVar[str | None] = None
+    """What helps in most cases of the class, for an error that knows nothing better."""
 
     def __init__(
         self, message: str, *, hint: str | None = None, ckr: str | None = None, oauth_error: str | None = None
@@ -31,18 +33,21 @@ class UsageError(HsmjwtError):
     """A flag, an argument or a value that cannot be meant."""
 
     exit_code, code, http_status = 2, "usage", 400
+    usual_hint = "the command's --help shows the form that it takes"
 
 
 class ConfigError(HsmjwtError):
     """The configuration, a secret source or a local folder is not usable."""
 
     exit_code, code, http_status = 3, "config", 500
+    usual_hint = "hsmjwt doctor looks at what is set up, step by step"
 
 
 class TokenError(HsmjwtError):
     """The module or the PKCS#11 token is not there, or not usable."""
 
     exit_code, code, http_status = 4, "token", 503
+    usual_hint = "hsmjwt slot list shows what is there"
 
 
 class TokenNotFoundError(TokenError):
@@ -57,12 +62,14 @@ class LoginError(HsmjwtError):
     """The login was refused by the token, or withheld by us."""
 
     exit_code, code, http_status = 5, "login", 503
+    usual_hint = "hsmjwt doctor looks at the login, among others"
 
 
 class KeyFault(HsmjwtError):
     """The key cannot be used."""
 
     exit_code, code, http_status = 6, "key", 500
+    usual_hint = "hsmjwt key list shows the keys that are there"
 
 
 class KeyNotFoundError(KeyFault):
@@ -81,27 +88,32 @@ class DeviceError(HsmjwtError):
     """The token failed, or its signature does not verify."""
 
     exit_code, code, http_status = 7, "device", 502
+    usual_hint = "hsmjwt doctor looks at each step; --verbose says more"
 
 
 class PolicyError(HsmjwtError):
     """A rule says no, before anything is signed."""
 
     exit_code, code, http_status = 8, "policy", 403
+    usual_hint = "--dry-run shows what would be signed"
 
 
 class NetworkError(HsmjwtError):
     """The server was not reached, or gave no complete answer in time."""
 
     exit_code, code, http_status = 9, "network", 504
+    usual_hint = "hsmjwt doctor tries the server without an assertion"
 
 
 class ServerError(HsmjwtError):
     """The server answered, and not with a token."""
 
     exit_code, code, http_status = 10, "server", 502
+    usual_hint = "what the server itself has logged says more"
 
 
 class BusyError(HsmjwtError):
     """Out of time while waiting for a lock or the token: safe to try again."""
 
     exit_code, code, http_status = 11, "busy", 503
+    usual_hint = "it is safe to try again; --timeout DURATION waits longer"

@@ -21,6 +21,7 @@ from hsmjwt.deadline import Deadline
 from hsmjwt.errors import ConfigError, LoginError, UsageError
 from hsmjwt.nearest import nearest
 from hsmjwt.pipes import output_of, read_to_end
+from hsmjwt.secret_text import Unfit, text_of
 
 Kind = Literal["env", "file", "credential", "fd", "command", "prompt", "none", "value"]
 Prompter = Callable[[str], str]
@@ -42,13 +43,6 @@ _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*", re.ASCII)
 _DESCRIPTOR = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 _OUTPUT_LIMIT = 65536  # of a command: one that prints more is not printing a secret
-_LINE_ENDINGS = (b"\r\n", b"\n")
-_NEVER_IN_A_SECRET = (
-    ("\ufeff", "holds a byte order mark", "an editor put it there: save as UTF-8 without BOM"),
-    ("\0", "holds a NUL character", None),
-    ("\n", "holds a line end inside", "only one line ending at the very end is cut"),
-    ("\r", "holds a carriage return (\\r)", "only one line ending at the very end is cut"),
-)
 
 
 class Secret:
@@ -132,7 +126,7 @@ def parse_source(text: str) -> SecretSource:
         raise _unknown(text, word)
     if kind in ("prompt", "none"):
         if colon:
-            raise UsageError(f"the secret source '{kind}' takes nothing after it")
+            raise UsageError(f"the secret source '{kind}' takes nothing after it", hint=f"write {kind} alone")
         return SecretSource(kind=kind)
     if not target or "\0" in target:
         form = next(form for form, of in _FORMS.items() if of == kind)
@@ -158,9 +152,9 @@ def _check_target(kind: Kind, target: str) -> None:
     elif kind == "credential" and ("/" in target or target in (".", "..")):
         what, hint = "is not a plain file name", "file:PATH takes a path"
     elif kind == "fd" and not _DESCRIPTOR.fullmatch(target):
-        what = "is not the number of a file descriptor"
+        what, hint = "is not the number of a file descriptor", "it is written fd:N, such as fd:3"
     elif kind == "fd" and int(target) in (1, 2):
-        what = "is an output, and no secret can be read from it"
+        what, hint = "is an output, and no secret can be read from it", "fd:0 is stdin; fd:3 and above are free"
     elif kind == "command" and not _words(target):
         what = "is no command line: it names no program, or leaves a quotation open"
         hint = "it is split as a shell would split it, and no shell runs it"
@@ -237,7 +231,7 @@ class _Wanted(msgspec.Struct, frozen=True, kw_only=True):
         """Bytes to read at most: a line ending more than a value may have, and one to see that it is longer."""
         return self.max_bytes + 3
 
-    def fault(self, what: str, hint: str | None = None) -> ConfigError:
+    def fault(self, what: str, hint: str) -> ConfigError:
         """Build the error about the value itself."""
         return ConfigError(f"the {self.purpose} from '{self.source.noted}' {what}", hint=hint)
 
@@ -256,23 +250,9 @@ def _waiting(wanted: _Wanted) -> Iterator[None]:
 
 def _checked(wanted: _Wanted, raw: bytes) -> Secret:
     """Cut one line ending and refuse what no token or server would take: an empty PIN, too, burns a try."""
-    for ending in _LINE_ENDINGS:
-        if raw.endswith(ending):
-            raw = raw[: -len(ending)]
-            break
-    if not raw:
-        raise wanted.fault("is empty")
-    if len(raw) > wanted.max_bytes:
-        raise wanted.fault(f"is longer than {wanted.max_bytes} bytes")
-    try:
-        text = raw.decode()
-    except UnicodeDecodeError:
-        text = None
-    if text is None:  # raised out here, so that no exception that carries the bytes hangs on it
-        raise wanted.fault("is not UTF-8")
-    for mark, what, hint in _NEVER_IN_A_SECRET:
-        if mark in text:
-            raise wanted.fault(what, hint)
+    text = text_of(raw, wanted.max_bytes)
+    if isinstance(text, Unfit):
+        raise wanted.fault(text.what, text.hint)
     return Secret(text)
 
 
@@ -291,7 +271,10 @@ def _from_environment(wanted: _Wanted) -> bytes:
     value = wanted.environ.get(name, "")
     if not value:
         state = "is empty" if name in wanted.environ else "is not set"
-        raise ConfigError(f"the environment variable {name!r}, which is to hold the {wanted.purpose}, {state}")
+        raise ConfigError(
+            f"the environment variable {name!r}, which is to hold the {wanted.purpose}, {state}",
+            hint="set and export it, or name another source",
+        )
     try:
         return os.fsencode(value)  # the bytes that were set, whatever the locale made of them
     except UnicodeEncodeError:
@@ -316,7 +299,9 @@ def _from_file(wanted: _Wanted, path: str, *, readable: bool) -> tuple[bytes, Id
         # O_NONBLOCK: a FIFO must not hold us before we see that it is one
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except (OSError, ValueError) as error:
-        hint = "~ is not expanded here; write the path in full" if path.startswith("~") else None
+        hint = "check the path, and that we may read what is there"
+        if path.startswith("~"):
+            hint = "~ is not expanded here; write the path in full"
         raise ConfigError(f"{file} cannot be read: {_reason(error)}", hint=hint) from error
     try:
         status = os.fstat(fd)
@@ -325,7 +310,7 @@ def _from_file(wanted: _Wanted, path: str, *, readable: bool) -> tuple[bytes, Id
         while len(raw) < wanted.room and (chunk := os.read(fd, wanted.room - len(raw))):
             raw += chunk
     except OSError as error:
-        raise ConfigError(f"{file} cannot be read: {_reason(error)}") from error
+        raise ConfigError(f"{file} cannot be read: {_reason(error)}", hint="check its disk, or mount") from error
     finally:
         os.close(fd)
     return raw, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
@@ -335,7 +320,7 @@ def _judge(file: str, path: str, status: os.stat_result, *, readable: bool) -> N
     mode = stat.S_IMODE(status.st_mode)
     quoted = _visible(shlex.quote(path))
     if stat.S_ISDIR(status.st_mode):
-        what, hint = "is a folder", None
+        what, hint = "is a folder", "name the file in it"
     elif not stat.S_ISREG(status.st_mode):
         what, hint = "is not a regular file", "fd:N reads an open descriptor, a pipe or a shell's <(...) among them"
     elif status.st_uid not in (0, os.geteuid()):
@@ -365,7 +350,10 @@ def _from_descriptor(wanted: _Wanted) -> bytes:
             raise wanted.fault("would be typed where it shows: it is a terminal", hint="prompt asks and shows nothing")
         return read_to_end(fd, wanted.room, wanted.deadline)
     except OSError as error:
-        raise ConfigError(f"the {wanted.purpose} cannot be read from file descriptor {fd}: {_reason(error)}") from error
+        raise ConfigError(
+            f"the {wanted.purpose} cannot be read from file descriptor '{fd}': {_reason(error)}",
+            hint=f"open it for hsmjwt, as a shell does with {fd}<FILE",
+        ) from error
 
 
 def _from_command(wanted: _Wanted) -> bytes:
@@ -374,11 +362,13 @@ def _from_command(wanted: _Wanted) -> bytes:
     try:
         code, printed = output_of(words, wanted.environ, _OUTPUT_LIMIT + 1, wanted.deadline)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{program} cannot be started: {_reason(error)}") from error
+        hint = "name a program on PATH, or its whole path"
+        raise ConfigError(f"{program} cannot be started: {_reason(error)}", hint=hint) from error
     if len(printed) > _OUTPUT_LIMIT:
-        raise ConfigError(f"{program} prints more than {_OUTPUT_LIMIT} bytes")
+        raise ConfigError(f"{program} prints more than {_OUTPUT_LIMIT} bytes", hint="it is to print the secret alone")
     if code:
-        raise ConfigError(f"{program} ended with " + (f"exit code {code}" if code > 0 else f"signal {-code}"))
+        ended = f"exit code {code}" if code > 0 else f"signal {-code}"
+        raise ConfigError(f"{program} ended with {ended}", hint="run it by hand, as this user, to see why")
     line, ending, _ = printed.partition(b"\n")
     return line + ending
 

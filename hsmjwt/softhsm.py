@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -13,6 +14,7 @@ from hsmjwt.errors import ConfigError, HsmjwtError, TokenError
 from hsmjwt.hsm import discovery, provision
 
 _MARK = "made-by-hsmjwt"
+_FILES = ("pin", "so-pin", "softhsm2.conf", _MARK)  # the mark last: what was begun can be ended by another try
 _CONF = """\
 # A SoftHSM2 token for tests, made by `hsmjwt softhsm init`. Nothing here protects a key: use it for tests only.
 directories.tokendir = {tokens}
@@ -97,24 +99,52 @@ def create(folder: str, label: str, environ: MutableMapping[str, str], module: s
 
 
 def _unwritable(folder: str, error: OSError) -> ConfigError:
-    return ConfigError(f"the folder '{folder}' cannot be written: {error.strerror}", hint="--dir names another")
+    return ConfigError(f"the folder '{folder}' cannot be written: {_reason(error)}", hint="--dir names another")
 
 
 def read(folder: str) -> SoftToken:
     """Return the token that `create` made in `folder`; raises ConfigError where there is none."""
     folder = os.path.abspath(folder)
-    if not os.path.isfile(os.path.join(folder, _MARK)):
-        raise ConfigError(f"'{folder}' holds no token made by hsmjwt", hint="hsmjwt softhsm init makes one")
+    _check_ours(folder)
     return SoftToken(folder, find_module())
 
 
-def remove(folder: str) -> None:
-    """Remove what `create` made; raises ConfigError for any other folder, so that no real token is lost."""
-    token = read(folder)
+def remove(folder: str) -> str | None:
+    """Remove what `create` made, and the folder, a symbolic link followed, if nothing else is in it.
+
+    Returns the folder where it is kept for what else is in it, else None. Raises ConfigError for a folder that `create`
+    did not make, so that no real token is lost, and where something cannot be removed.
+    """
+    real = os.path.realpath(folder)
+    _check_ours(real)
     try:
-        shutil.rmtree(token.folder)
+        for name in ("tokens", *_FILES):
+            _remove(os.path.join(real, name))
+        if os.listdir(real):
+            return real
+        os.rmdir(real)
     except OSError as error:
-        raise ConfigError(f"the folder '{folder}' cannot be removed: {error.strerror}") from None
+        raise ConfigError(
+            f"the folder '{real}' cannot be removed: {_reason(error)}", hint="remove it by hand, or as its owner"
+        ) from None
+    return None
+
+
+def _check_ours(folder: str) -> None:
+    if not os.path.isfile(os.path.join(folder, _MARK)):
+        raise ConfigError(f"'{folder}' holds no token made by hsmjwt", hint="hsmjwt softhsm init makes one")
+
+
+def _remove(path: str) -> None:
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+        return
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error) or type(error).__name__
 
 
 def _digits() -> str:

@@ -62,8 +62,12 @@ class Source:
         """Return one value, or raise for its type; an empty one says nothing and is refused."""
         if kind == "duration" and _is_number(value) and abs(value) < _PLAIN_NUMBER:  # type: ignore[arg-type]
             value = str(value)
+        for name, item in value.items() if kind == "tables" and isinstance(value, dict) else ():
+            if not isinstance(item, dict):
+                inner = (*key, name)
+                raise self.fault(inner, f"{_name(inner)} must be a table, not {_described(item, show=False)}")
         good = {
-            "tables": isinstance(value, dict) and all(isinstance(item, dict) for item in value.values()),
+            "tables": isinstance(value, dict),
             "table": isinstance(value, dict),
             "paths": _is_texts(value),
             "texts": isinstance(value, str) or _is_texts(value),

@@ -36,6 +36,17 @@ _KINDS = {
     "rsassa_pss": "an RSA key for RSASSA-PSS alone",
     "rsaes_oaep": "an RSA key for encryption (RSAES-OAEP)",
 }
+_TYPES = {
+    "ec": "EC",
+    "ed25519": "Ed25519",
+    "ed448": "Ed448",
+    "x25519": "X25519",
+    "x448": "X448",
+    "dsa": "DSA",
+    "dh": "DH",
+    "rsassa_pss": "RSASSA-PSS",
+    "rsaes_oaep": "RSAES-OAEP",
+}
 _PUBLIC_HALF = "the public half is enough: openssl pkey -in FILE -pubout"
 _OF_REQUEST = "openssl req -in FILE -noout -pubkey prints the public key"
 _OF_SSH = "ssh-keygen -e -m PKCS8 -f FILE prints the public half as PEM"
@@ -47,6 +58,15 @@ class _Node(NamedTuple):
     tag: int
     content: bytes
     whole: bytes
+
+
+class OtherKeyTypeError(UsageError):
+    """A public key that can be read, of a type that this version does not take; `kind` is the type's name."""
+
+    def __init__(self, message: str, *, kind: str, hint: str | None = None) -> None:
+        """Keep the message and the type."""
+        super().__init__(message, hint=hint)
+        self.kind = kind
 
 
 class _NoDer(ValueError):
@@ -84,7 +104,7 @@ def load_public(data: bytes) -> PublicKey:
     PEM is taken as it arrives: CRLF, no last line end, a byte order mark, line ends spelt out as a backslash and n, or
     lost, other blocks and text around it. Of several certificates the first counts; several public keys must be one and
     the same. Raises UsageError that names what is there instead, private and encrypted keys among it, and repeats no
-    content.
+    content; OtherKeyTypeError where that is a public key of another type.
     """
     if data[:1] == b"\x30" and not _MARKER.search(data):  # a SEQUENCE, and not text that begins with a 0
         return _key_of_der(data)
@@ -218,7 +238,10 @@ def _key_of_spki(parts: list[_Node]) -> PublicKey:
         kind = _KINDS.get(name, f"a key of the type {quoted(name)}")
         if name == "ec" and len(algorithm) > 1 and algorithm[1].tag == _OID:
             kind += f" ({quoted(_name(keys.NamedCurve, algorithm[1]))[1:-1]})"
-        _refuse(f"it is {kind}, and this version takes RSA keys only")
+        raise OtherKeyTypeError(
+            f"no public key can be read: it is {kind}, and this version takes RSA keys only",
+            kind=_TYPES.get(name, quoted(name)),
+        )
     if parts[1].content[:1] != b"\0":  # bits that are not used, of which whole bytes have none
         raise _NoDer
     return _rsa(_children(_sequence(_only(parts[1].content[1:]))))

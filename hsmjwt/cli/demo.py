@@ -73,6 +73,7 @@ def show(
     from hsmjwt import demo
 
     del verbose
+    run.console.final = False
     if (client is None) != (public_key is None):
         raise UsageError("--client and --public-key go together", hint="name both, with --serve")
     if client is not None and public_key is not None:

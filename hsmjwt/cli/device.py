@@ -10,11 +10,10 @@ from hsmjwt.cli.prompt import terminal_prompt
 from hsmjwt.cli.run import Run
 from hsmjwt.compose import PROMPT, DeviceChoice, Devices, Surroundings
 from hsmjwt.config import Settings
-from hsmjwt.errors import ConfigError, UsageError
-from hsmjwt.hsm.uri import KeyUri, display, parse
+from hsmjwt.errors import UsageError
+from hsmjwt.hsm.uri import KeyUri, parse
 from hsmjwt.jose.keys import PublicKey
 from hsmjwt.keychoice import choose_key
-from hsmjwt.nearest import did_you_mean
 
 _LARGEST_KEY = 1024 * 1024  # bytes of a public key or certificate
 
@@ -75,16 +74,10 @@ def choose(
         if not named.startswith("keys."):
             parse(named)  # here, so that the message does not call it --key
     text = named if named is not None else device.key
-    table = None
-    if text is not None and text.startswith("keys."):
-        table, text = text.removeprefix("keys."), None
-        if table not in settings.keys:
-            hint = did_you_mean(table, settings.keys, noun="keys") if settings.path else "--config FILE names a config"
-            raise ConfigError(f"there is no key '{display(table)}' in the config", hint=hint)
     environ = dict(os.environ)
     if not needed:
         environ.pop("HSMJWT_KEY", None)
-    chosen = choose_key(settings, environ, table=table, key=text, module=device.module, pin_source=device.pin_source)
+    chosen = choose_key(settings, environ, key=text, module=device.module, pin_source=device.pin_source)
     for warning in chosen.warnings:
         run.console.warn(f"warning: {warning}")
     if chosen.uri is None and needed:

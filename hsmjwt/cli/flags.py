@@ -52,7 +52,7 @@ class ModuleFlag(msgspec.Struct, frozen=True, kw_only=True):
 class Device(ModuleFlag, frozen=True, kw_only=True):
     """Flags that choose a module, a key and a login."""
 
-    key: Annotated[str | None, Option("--key", metavar="URI", help="The key, as a pkcs11: URI (RFC 7512).")] = None
+    key: Annotated[str | None, Option("--key", metavar="URI", help="The key: a pkcs11: URI or keys.NAME.")] = None
     pin_source: Annotated[
         str | None,
         Option(

@@ -14,7 +14,7 @@ from hsmjwt import __version__
 from hsmjwt.cli.ends import INTERRUPTED, TERMINATED, StoppedError
 from hsmjwt.cli.output import ClosedPipeError, Console, unwritable
 from hsmjwt.cli.run import Run
-from hsmjwt.errors import HsmjwtError
+from hsmjwt.errors import BusyError, HsmjwtError
 
 VERBS = {
     "sign": "hsmjwt.cli.sign",
@@ -69,6 +69,9 @@ def gate(argv: Sequence[str]) -> int:
         console.error(_Terminated("terminated"))
         return TERMINATED
     except Exception as error:  # noqa: BLE001 - the last line of defence: a traceback could show secrets
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            console.error(BusyError("no file can be opened any more", hint="ulimit -n allows this process too few"))
+            return BusyError.exit_code
         _report_bug(console, error)
         return 1
     finally:
@@ -110,7 +113,7 @@ def _typer(verbs: list[str], argv: list[str], run: Run) -> int:
         importlib.import_module(path).add(app)
     command: Any = typer.main.get_command(app)
     try:
-        action = command(argv, prog_name="hsmjwt", standalone_mode=False)
+        action = command(argv, prog_name="hsmjwt", standalone_mode=False, complete_var="")
     except HsmjwtError:
         raise
     except SystemExit:  # typer's answer to a closed pipe

@@ -16,7 +16,7 @@ from hsmjwt.cli.output import one_line
 from hsmjwt.cli.run import Run, duration
 from hsmjwt.errors import DeviceError, HsmjwtError, PolicyError, UsageError
 from hsmjwt.jose.encoding import EncodingFault
-from hsmjwt.jose.judge import SIGNATURE
+from hsmjwt.jose.judge import SIGNATURE, Verdict, judge_other_key
 from hsmjwt.jose.jws import Parts, split, trim
 from hsmjwt.jose.keys import PublicKey
 
@@ -90,9 +90,10 @@ def verify(
     if len(named) > 1:
         raise UsageError(f"several keys are given: {', '.join(named)}", hint="name one of them")
     parts = _parts(run, jwt)
+    key: PublicKey | str
     if public_key is not None or certificate is not None:
         shown = public_key or certificate or ""
-        key: PublicKey = devices.read_public(run, shown)
+        key = _key_in(run, shown)
     else:
         from hsmjwt import custody
 
@@ -101,10 +102,32 @@ def verify(
         opened = devices.open_with(run, settings, device)
         key = run.wait(lambda: custody.public_key(opened, choice))
         shown = str(choice.uri)
-    verdict = compose.judge(
-        parts, key, now=time.time(), aud=aud or None, iss=iss, typ=typ, leeway=slack, check_time=not no_time
-    )
-    if shared.json:
+    if isinstance(key, str):
+        verdict = judge_other_key(parts, key)
+    else:
+        verdict = compose.judge(
+            parts, key, now=time.time(), aud=aud or None, iss=iss, typ=typ, leeway=slack, check_time=not no_time
+        )
+    return _tell(run, parts, verdict, shown, json_too=shared.json)
+
+
+def _key_in(run: Run, path: str) -> PublicKey | str:
+    """Return the public key in a file, or the name of its type where that is none which this version takes."""
+    from hsmjwt.x509 import OtherKeyTypeError
+
+    try:
+        return devices.read_public(run, path)
+    except UsageError as error:
+        # read_public says which file it was, in an error of its own
+        cause = error if isinstance(error, OtherKeyTypeError) else error.__context__
+        if isinstance(cause, OtherKeyTypeError):
+            return cause.kind
+        raise
+
+
+def _tell(run: Run, parts: Parts, verdict: Verdict, shown: str, *, json_too: bool) -> int:
+    """Print the verdict and return its exit code."""
+    if json_too:
         run.console.result_json(
             {
                 "valid": verdict.valid,
@@ -118,7 +141,7 @@ def verify(
         run.console.result(f"valid: signed by {one_line(shown)}")
     if not verdict.valid:
         kind: type[HsmjwtError] = DeviceError if verdict.exit_code == SIGNATURE else PolicyError
-        run.console.error(kind(f"the token is not valid: {verdict.reason}"))
+        run.console.error(kind(f"the token is not valid: {verdict.reason}", hint="hsmjwt inspect shows what it says"))
     return verdict.exit_code
 
 
@@ -129,7 +152,10 @@ def _parts(run: Run, jwt: str) -> Parts:
     except UnicodeDecodeError:
         raise UsageError("what is on stdin is not UTF-8 text") from None
     except EncodingFault as error:
-        raise UsageError(f"this is no JWT that can be read: {error}") from None
+        raise UsageError(
+            f"this is no JWT that can be read: {error}",
+            hint="a JWT has three parts of base64url, with dots between them",
+        ) from None
 
 
 def _members(members: dict[str, Any], *, times: bool) -> list[str]:

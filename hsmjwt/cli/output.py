@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import select
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any, TextIO
@@ -33,6 +35,7 @@ class Console:
         """Remember the two switches; the streams are looked up when something is printed."""
         self.verbose = verbose
         self.as_json = as_json
+        self.final = True  # a command's one result ends it; the demo has many
         self._diverted = False
         self._said: set[str] = set()
 
@@ -46,16 +49,27 @@ class Console:
         self.result_bytes(line.encode(encoding, "backslashreplace"))
 
     def result_bytes(self, data: bytes) -> None:
-        """Print a result that is no text; raises what `result` raises."""
+        """Print a result that is no text; raises what `result` raises.
+
+        Ctrl-C comes before the result or not at all: who has it must not be told that the command failed. A large one
+        may have to wait for its reader, and is left to Ctrl-C.
+        """
+        stops = {signal.SIGINT, signal.SIGTERM} if len(data) <= select.PIPE_BUF else set()
+        stops = {number for number in stops if callable(signal.getsignal(number))} if self.final else set()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, stops)
         try:
             if sys.stdout is None:
                 raise OSError(errno.EBADF, os.strerror(errno.EBADF))
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
+            for number in stops:
+                signal.signal(number, signal.SIG_IGN)
         except BrokenPipeError:
             raise ClosedPipeError from None
         except OSError as error:
             raise unwritable(error) from None
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def result_json(self, value: Any) -> None:
         """Print a result as one line of JSON."""
@@ -89,8 +103,9 @@ class Console:
     def error(self, error: HsmjwtError, notes: Sequence[str] = ()) -> None:
         """Print an error and its hint, notes where `--verbose` asks for them, and with `--json` the same at the end."""
         _say(f"hsmjwt: error: {error.message}")
-        if error.hint:
-            head, *more = error.hint.split("\n")
+        hint = error.hint or error.usual_hint
+        if hint:
+            head, *more = hint.split("\n")
             _say(f"hsmjwt: hint: {head}")
             for line in more:
                 _say(line)
@@ -101,7 +116,7 @@ class Console:
                 "code": error.code,
                 "exit": error.exit_code,
                 "message": one_line(error.message),
-                "hint": error.hint,
+                "hint": hint,
                 "ckr": error.ckr,
                 "oauth_error": error.oauth_error,
             }

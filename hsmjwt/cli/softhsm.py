@@ -45,7 +45,7 @@ Examples:
 """
 _REMOVE = """Remove the token's folder, with all keys in it.
 
-A folder that hsmjwt did not make is left alone.
+A folder that hsmjwt did not make is left alone, and so are other files in it.
 
 \b
 Examples:
@@ -81,5 +81,8 @@ def env(run: Run, *, dir: Dir = None, shared: Plain) -> None:  # noqa: A002
 def remove(run: Run, *, dir: Dir = None, shared: Plain) -> None:  # noqa: A002
     """Remove a token."""
     run.limit(shared.timeout)
-    compose.remove_soft_token(dir or _FOLDER)
-    run.console.note(f"removed {dir or _FOLDER}")
+    kept = compose.remove_soft_token(dir or _FOLDER)
+    if kept is None:
+        run.console.note(f"removed {dir or _FOLDER}")
+    else:
+        run.console.warn(f"warning: kept '{kept}': it holds other files")

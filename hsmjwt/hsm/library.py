@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import struct
 import threading
 from typing import Any
 
@@ -23,6 +24,8 @@ _OS_LOCKING_OK = 2
 _CKR_OK, _CANT_LOCK, _ALREADY_INITIALIZED = 0x0, 0xA, 0x191
 
 _UNAVAILABLE = 1 << 31  # CK_UNAVAILABLE_INFORMATION is all ones; no PIN comes near either
+
+_LOADED = 1  # PT_LOAD
 
 # Places in CK_FUNCTION_LIST, whose first is its version (PKCS#11 2.40, section 3.6)
 _C_INITIALIZE, _C_FINALIZE, _C_GET_TOKEN_INFO, _C_INIT_TOKEN = 1, 2, 7, 10
@@ -197,6 +200,8 @@ def _not_started(path: str, ckr: str | None) -> TokenError:
 
 def _function_table(path: str) -> Any | None:
     """Return the module's function table, or None where it makes a new one each time that it is asked."""
+    if not _is_whole(path):
+        raise TokenError(f"module '{path}' cannot be loaded: the file is cut short", hint="install it anew")
     try:
         module = ctypes.CDLL(path)  # never unloaded: ctypes has no dlclose
     except OSError as error:
@@ -225,3 +230,25 @@ def _function_table(path: str) -> Any | None:
     if tables[0] != tables[1]:
         return None  # p11-kit hands out a new table each time, so that ours would not be python-pkcs11's
     return ctypes.cast(tables[0], ctypes.POINTER(ctypes.c_void_p))
+
+
+def _is_whole(path: str) -> bool:
+    """Tell whether an ELF file has all that its program header promises (System V ABI, chapter 5).
+
+    Loading one that was cut off kills the process by SIGBUS. What is no 64-bit ELF file is for the loader to judge.
+    """
+    try:
+        with open(path, "rb") as file:
+            head = file.read(64)
+            if head[:6] != b"\x7fELF\x02\x01" or len(head) < 64:
+                return True
+            start, size, count = struct.unpack_from("<Q", head, 32)[0], *struct.unpack_from("<HH", head, 54)
+            file.seek(start)
+            table = file.read(size * count)
+            end = os.fstat(file.fileno()).st_size
+    except OSError:
+        return True
+    if size < 56 or len(table) < size * count:
+        return False
+    segments = (struct.unpack_from("<IIQQQQ", table, size * number) for number in range(count))
+    return all(offset + length <= end for kind, _, offset, _, _, length in segments if kind == _LOADED)

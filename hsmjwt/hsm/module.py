@@ -84,6 +84,15 @@ class Module:
         if self._lock is not None:
             self._lock.release()
 
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other hsmjwt processes out of the module while the block looks and then acts on what it saw."""
+        self._hold()
+        try:
+            yield
+        finally:
+            self.settle()
+
     def slots(self) -> list[Slot]:
         """List the slots, as the module shows them now; never logs in. Warns of a token that cannot be read."""
         slots = self._slots()
@@ -129,8 +138,8 @@ class Module:
         self.settle()  # nothing will log in now
         if found:
             hint = "\n  ".join(("add what tells them apart:", *uris(found)))
-            raise TokenNotUniqueError(f"{len(found)} tokens fit '{uri}'", hint=hint)
-        raise TokenNotFoundError(f"no token fits '{uri}'", hint=self._what_is_there(uri, slots))
+            raise TokenNotUniqueError(f"{len(found)} tokens fit '{uri.brief}'", hint=hint)
+        raise TokenNotFoundError(f"no token fits '{uri.brief}'", hint=self._what_is_there(uri, slots))
 
     def _start_afresh(self) -> None:
         """Initialise the module once more, under its lock; nothing uses it yet."""

@@ -143,7 +143,7 @@ def find_signing_key(session: Any, uri: KeyUri, token: TokenInfo, slot_id: int |
     """
     uri = uri.for_private()
     if uri.type != "private":
-        raise KeyUnfitError(f"'{uri}' does not name a private key", hint="leave type out, or write type=private")
+        raise KeyUnfitError(f"'{uri.brief}' does not name a private key", hint="leave type out, or write type=private")
     return _one(session, uri, token, slot_id, _TO_SIGN)
 
 
@@ -228,7 +228,7 @@ def certificate_ids(session: Any) -> set[bytes]:
 
 def _several(uri: KeyUri, slot_id: int | None, found: list[KeyObject]) -> KeyNotUniqueError:
     """Say that a URI is too wide, with URIs that select one key each; where there are none such, say that."""
-    message = f"{len(found)} keys fit '{uri}'"
+    message = f"{len(found)} keys fit '{uri.brief}'"
     if all(_alone(key, found) for key in found[:_SHOWN]):
         return KeyNotUniqueError(message, hint=_listed("pick one of these:", found, slot_id))
     advice = "give one another label or id, for example with pkcs11-tool --set-id"
@@ -242,7 +242,7 @@ def _none(session: Any, uri: KeyUri, token: TokenInfo, slot_id: int | None) -> K
     """Say that no key fits: which part of the URI is to blame, and what is there."""
     if uri.type == "private" and search(session, msgspec.structs.replace(uri, type="public"), token, NAMES):
         return KeyNotFoundError(
-            f"only the public half of '{uri}' is there: the token shows no private key for it",
+            f"only the public half of '{uri.brief}' is there: the token shows no private key for it",
             hint="the private key may be on another token, or visible only after a login (--pin-source)",
         )
     there = search(session, KeyUri(type="private"), token, NAMES)
@@ -253,7 +253,7 @@ def _none(session: Any, uri: KeyUri, token: TokenInfo, slot_id: int | None) -> K
         or "the token shows no private key; hsmjwt key generate makes one, and a login may be needed (--pin-source)",
     )
     return KeyNotFoundError(
-        f"no key fits '{uri}' on token '{token.label}'", hint="; ".join(part for part in parts if part)
+        f"no key fits '{uri.brief}' on token '{token.label}'", hint="; ".join(part for part in parts if part)
     )
 
 

@@ -115,12 +115,15 @@ class KeyUri(msgspec.Struct, frozen=True, kw_only=True):
         text = SCHEME + ";".join(filter(None, path)) + ("?" if any(query) else "") + "&".join(filter(None, query))
         return display(text)
 
+    @property
+    def brief(self) -> str:
+        """The canonical form for a message, cut where it is very long."""
+        return str(self) if len(str(self)) <= 300 else f"{str(self)[:300]}…"
+
     def __repr__(self) -> str:
-        """Show the canonical form only, so that no secret reaches a log."""
         return f"KeyUri({str(self)!r})"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """Keep the secret from printers that ask for the fields one by one."""
         return [("uri", str(self))]
 
     def for_private(self) -> KeyUri:

@@ -10,7 +10,6 @@ import datetime as dt
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from hsmjwt.errors import KeyUnfitError
 from hsmjwt.jose.algorithms import ALGORITHMS, Algorithm, misfit
 from hsmjwt.jose.encoding import json_type, quoted
 from hsmjwt.jose.jws import Parts
@@ -45,8 +44,7 @@ def judge(
     """Verify the signature by `check(key, alg, message, signature)`, then the claims.
 
     `aud`, `iss` and `typ` are compared where given (of several audiences the token must name each), exp and nbf always
-    but with `check_time` false; `now` and `leeway` are seconds. All claims that do not hold are named. Raises
-    KeyUnfitError for an RSA key that is too small to prove anything.
+    but with `check_time` false; `now` and `leeway` are seconds. All claims that do not hold are named.
     """
     reason = _signature_fault(parts, key, check)
     if reason is not None:
@@ -62,6 +60,13 @@ def judge(
     return Verdict(valid=True, exit_code=0, reason=None)
 
 
+def judge_other_key(parts: Parts, kind: str) -> Verdict:
+    """Return the verdict on a token where the key given is of a type (`kind`, such as EC) that is not supported."""
+    alg = _alg_of(parts.header)
+    reason = alg if isinstance(alg, str) else f"alg {alg.name} does not fit a key of type {kind}"
+    return Verdict(valid=False, exit_code=SIGNATURE, reason=reason)
+
+
 def same_media_type(one: str, other: str) -> bool:
     """Compare two `typ` values, whatever their case and with or without `application/` (RFC 7515, section 4.1.9)."""
     return _media_type(one) == _media_type(other)
@@ -74,24 +79,28 @@ def _media_type(typ: str) -> str:
 def _signature_fault(
     parts: Parts, key: PublicKey, check: Callable[[PublicKey, Algorithm, bytes, bytes], bool]
 ) -> str | None:
-    if "crit" in parts.header:  # RFC 7515, section 4.1.11: what is not understood makes the token invalid
-        return "the header's crit demands extensions that hsmjwt does not have"
-    if parts.header.get("b64", True) is not True:
-        return "the header's b64 asks for an unencoded payload (RFC 7797), which no JWT has"
-    name = parts.header.get("alg")
-    alg = ALGORITHMS.get(name) if isinstance(name, str) else None
-    if alg is None:
-        return _alg_fault(parts.header)
+    alg = _alg_of(parts.header)
+    if isinstance(alg, str):
+        return alg
     reason = misfit(alg, key)
     if reason is not None:
-        if alg.kty == key.kty:
-            raise KeyUnfitError(reason)
         return reason
     if not parts.signature:
         return "there is no signature"
     if not check(key, alg, parts.signing_input, parts.signature):
         return "the signature does not verify with this key"
     return None
+
+
+def _alg_of(header: dict[str, Any]) -> Algorithm | str:
+    """Return the header's algorithm, or in words why there is none to verify with."""
+    if "crit" in header:  # RFC 7515, section 4.1.11: what is not understood makes the token invalid
+        return "the header's crit demands extensions that hsmjwt does not have"
+    if header.get("b64", True) is not True:
+        return "the header's b64 asks for an unencoded payload (RFC 7797), which no JWT has"
+    name = header.get("alg")
+    alg = ALGORITHMS.get(name) if isinstance(name, str) else None
+    return _alg_fault(header) if alg is None else alg
 
 
 def _alg_fault(header: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 from hsmjwt.bearer import AccessToken
 from hsmjwt.deadline import Deadline
-from hsmjwt.errors import NetworkError
+from hsmjwt.errors import NetworkError, PolicyError
 from hsmjwt.jose.claims import When
 from hsmjwt.oauth.assertion import Asserter
 from hsmjwt.oauth.exchange import Answer, TokenRequest, build_request, read_answer
@@ -121,11 +121,17 @@ class TokenBroker:
         transport = self._open_transport()
         transport.prepare(url)
         secret = self._read_secret()
-        attempt = 0
+        attempt, before = 0, None
         while True:
             attempt += 1
             self._deadline.enter("the token")
-            assertion = self._asserter.assertion()
+            try:
+                assertion = self._asserter.assertion()
+            except PolicyError as refusal:
+                if before is None:
+                    raise
+                before.hint = f"it could not be asked again: {refusal.message}"  # a fixed exp that has passed meanwhile
+                raise before from None
             request = build_request(
                 grant=self._profile.grant,
                 url=url,
@@ -142,6 +148,7 @@ class TokenBroker:
                 wait = self._wait(failure, attempt, signed_at)
                 if wait is None:
                     raise
+                before = failure
                 self._note(f"request {attempt} failed ({failure.message}); the next one in {wait:.1f} s")
                 self._sleep(wait)
 

@@ -151,8 +151,9 @@ def _add_claim(names: Names, name: str, value: object, origin: Origin) -> None:
     wanted = _wanted(name, value)
     if wanted is not None:
         flag_name = _TIME_FLAGS.get(name)
+        found = _shown_type(value, texts=name == "aud")
         raise origin.fault(
-            f"the claim {name!r} must be {wanted}, not {_shown_type(value)}",
+            f"the claim {name!r} must be {wanted}, not {found}",
             hint=f"{flag_name} WHEN sets it" if flag_name else None,
         )
     try:
@@ -175,9 +176,12 @@ def _wanted(name: str, value: object) -> str | None:
     return None
 
 
-def _shown_type(value: object) -> str:
-    if isinstance(value, list):
+def _shown_type(value: object, *, texts: bool = False) -> str:
+    """Describe a value for a message; `texts` says that a list is wanted, and which one this is not."""
+    if isinstance(value, list) and texts:
         return "a list with something else" if value else "an empty list"
+    if isinstance(value, list):
+        return "a list"
     if value is not None and not isinstance(value, str | int | float | dict):
         return "a date or time"  # of TOML
     return "an empty text" if value == "" else json_type(value)

@@ -6,6 +6,7 @@ A rule of the provider or of a key table is asked here, and what breaks it is a 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, get_args
 
@@ -44,6 +45,8 @@ _FORM_KEYS = {
     "client_assertion_type": None,
 }
 _LISTED = 10  # profiles in a hint
+_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+(?: [\x21\x23-\x5b\x5d-\x7e]+)*")
+_SIGNS_WITH = f"this version signs with {', '.join(ALGORITHMS)}"
 _ANY_SERVER = parse_endpoint("https://as.example/token")
 
 
@@ -164,16 +167,14 @@ def chosen_alg(asked: Asked, key: KeyChoice) -> str | None:
     if named.value not in ALGORITHMS:
         raise named.origin.fault(
             f"the algorithm {named.value} is not supported by this version",
-            hint=f"it signs with {', '.join(ALGORITHMS)}",
+            hint=_SIGNS_WITH,
         )
     return str(named.value)
 
 
 def _known_alg(name: str, origin: Origin) -> str:
     if name not in _JOSE:
-        raise origin.fault(
-            f"{quoted(name)} is no signature algorithm", hint=did_you_mean(name, _JOSE, noun="algorithms")
-        )
+        raise origin.fault(f"{quoted(name)} is no signature algorithm", hint=_SIGNS_WITH)
     return name
 
 
@@ -277,7 +278,9 @@ def chosen_client_secret(asked: Asked) -> SecretSource | None:
         source = parse_source(named.value)
     except UsageError as error:
         raise named.origin.fault(error.message, hint=error.hint) from None
-    return None if source.kind == "none" else source
+    if source.kind == "none":
+        raise named.origin.fault("'none' gives no client secret", hint="leave the key out where there is none")
+    return source
 
 
 def chosen_scope(asked: Asked) -> str | None:
@@ -285,7 +288,13 @@ def chosen_scope(asked: Asked) -> str | None:
     named = asked.pick("scope")
     if named is None:
         return None
-    return " ".join(named.value) if isinstance(named.value, list) else str(named.value)
+    scope = " ".join(named.value) if isinstance(named.value, list) else str(named.value)
+    if _SCOPE.fullmatch(scope) is None:
+        raise named.origin.fault(
+            f"{quoted(scope)} is no scope (RFC 6749, section 3.3)",
+            hint='names of printable ASCII without " and \\, one blank between two of them',
+        )
+    return scope
 
 
 def chosen_ca_file(asked: Asked, config: str | None) -> str | None:

@@ -264,6 +264,8 @@ class _Words:
         return None
 
     def _broken(self, causes: list[BaseException]) -> HsmjwtError:
+        if _first(causes, exceptions.InvalidHeader):
+            return ServerError(f"{self._server} sent an answer that made no sense")
         whole = "before a whole answer had come"
         begun = _first(causes, http.client.BadStatusLine)
         cut = begun is not None and _begins_status(getattr(begun, "line", ""))

@@ -1,9 +1,9 @@
 """Access tokens in a folder of ours, one file a key, shared by all processes of a user.
 
-KEY.json holds a token, KEY.lock is locked by who fetches it, KEY.bad is what was no token of ours, KEY.*.tmp is being
-written. A lock file stands for one flight: who removes it, as `clear` does, makes what that flight brings home
-worthless, so that no token that was asked for before `clear` is found after it. Whoever brings a token home removes
-what has ended, of keys that nobody fetches.
+KEY.json holds a token, KEY.lock is locked by who fetches it, KEY.bad (or KEY.1.bad) is what was no token of ours,
+KEY.*.tmp is being written. A lock file stands for one flight: who removes it, as `clear` does, makes what that flight
+brings home worthless, so that no token that was asked for before `clear` is found after it. Whoever brings a token home
+removes what has ended, of keys that nobody fetches.
 """
 
 from __future__ import annotations
@@ -175,9 +175,9 @@ class FileStore:
             return
         try:
             if os.lstat(f"{key}.json", dir_fd=folder).st_ino == bad.inode:
-                os.replace(f"{key}.json", f"{key}.bad", src_dir_fd=folder, dst_dir_fd=folder)
+                name = _rename_bad(folder, key)
                 path = os.path.join(self._path, f"{key}.json")
-                self._warn(f"warning: the cache file {path!r} {bad.why}, and was set aside as '{key}.bad'")
+                self._warn(f"warning: the cache file {path!r} {bad.why}, and was set aside as {name!r}")
         finally:
             if lock is not None:
                 flight.end(lock)
@@ -287,11 +287,28 @@ def _ended(folder: int, key: str, now: float) -> bool:
         return False
 
 
+def _rename_bad(folder: int, key: str) -> str:
+    """Set KEY.json aside and return its new name: KEY.bad, or KEY.1.bad where file and folder are in each other's way.
+
+    Raises OSError where neither is free.
+    """
+    try:
+        os.replace(f"{key}.json", f"{key}.bad", src_dir_fd=folder, dst_dir_fd=folder)
+    except OSError as error:
+        if error.errno not in (errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.EEXIST):
+            raise
+    else:
+        return f"{key}.bad"
+    os.replace(f"{key}.json", f"{key}.1.bad", src_dir_fd=folder, dst_dir_fd=folder)
+    return f"{key}.1.bad"
+
+
 def _clear(folder: int, profile: str | None) -> int:
     removed = 0
     names = os.listdir(folder)
     for key in _keys(names):
-        _remove(folder, f"{key}.bad")
+        for name in (f"{key}.bad", f"{key}.1.bad"):
+            _remove(folder, name)
         if not _of_profile(folder, key, profile):
             continue
         _remove(folder, f"{key}.lock")  # first: from here on no flight of before brings a token home
@@ -324,6 +341,10 @@ def _remove(folder: int, name: str) -> bool:
     try:
         os.unlink(name, dir_fd=folder)
     except FileNotFoundError:
+        return False
+    except IsADirectoryError:  # somebody's, and never a token; what is in it is not ours to remove
+        with contextlib.suppress(OSError):
+            os.rmdir(name, dir_fd=folder)
         return False
     return True
 

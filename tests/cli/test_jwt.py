@@ -11,7 +11,7 @@ import pytest
 from cli.checks import refused, told
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.x509.oid import NameOID
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -247,3 +247,31 @@ def test_two_keys_at_once_are_refused_and_a_private_one_is_not_taken(quick, issu
     refused(done, 2, "'private.pem'", "private")
     assert "PRIVATE KEY-----\n" not in done.err
     refused(quick("verify", token, "--public-key", str(issuer.pem), "--key", "pkcs11:token=t1"), 2, "several keys")
+
+
+@pytest.mark.parametrize("kind", ["EC", "Ed25519"])
+def test_a_key_of_another_type_is_a_verdict(quick, issuer, tmp_path, kind):
+    private = ec.generate_private_key(ec.SECP256R1()) if kind == "EC" else ed25519.Ed25519PrivateKey.generate()
+    key = private.public_key()
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    moment = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+    built = x509.CertificateBuilder(name, name, key, 1, moment, moment.replace(year=2021))
+    pem, spki = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    (tmp_path / "k.pem").write_bytes(key.public_bytes(pem, spki))
+    (tmp_path / "c.pem").write_bytes(built.sign(issuer.key, hashes.SHA256()).public_bytes(pem))
+    reason = f"alg RS256 does not fit a key of type {kind}"
+    for flag, file in (("--public-key", "k.pem"), ("--certificate", "c.pem")):
+        refused(quick("verify", issuer.token(), flag, file), 7, f"the token is not valid: {reason}")
+        done = quick("verify", issuer.token(), flag, file, "--json")
+        verdict = json.loads(done.out)
+        assert (done.code, verdict["valid"], verdict["key"], verdict["reason"]) == (7, False, file, reason)
+        assert told(done)["message"] == f"the token is not valid: {reason}"
+
+
+def test_a_key_that_is_too_short_is_a_verdict(quick, issuer, tmp_path):
+    short = rsa.generate_private_key(65537, 1024).public_key()
+    pem, spki = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    (tmp_path / "short.pem").write_bytes(short.public_bytes(pem, spki))
+    refused(quick("verify", issuer.token(), "--public-key", "short.pem"), 7, "2048 bits or more")
+    (tmp_path / "none.pem").write_text("x")
+    refused(quick("verify", issuer.token(), "--public-key", "none.pem"), 2, "'none.pem': no public key can be read")

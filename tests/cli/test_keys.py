@@ -164,7 +164,7 @@ def test_a_key_table_is_named_as_keys_dot_name(quick, token, tmp_path):
         done = quick("key", "show", *named, "--config", "c.toml", "--json", **bare)
         assert done.code == 0, done.err
         assert json.loads(done.out)["label"] == "k1"
-    refused(quick("key", "show", "keys.kk", "--config", "c.toml"), 3, "no key 'kk'", hint="did you mean 'k'?")
+    refused(quick("key", "show", "keys.kk", "--config", "c.toml"), 3, "no key table 'kk'", hint="did you mean 'k'?")
 
 
 def test_slots_are_listed_without_a_login_and_labels_whole(quick, token):

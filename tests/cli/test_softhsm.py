@@ -149,3 +149,27 @@ def test_a_folder_that_somebody_else_could_change_gets_no_token(softhsm, tmp_pat
     os.chown(folder, 54321, 54321)
     refused(softhsm("init", "--dir", str(folder)), 3, "belongs to another user")
     assert list(folder.iterdir()) == []
+
+
+def test_what_somebody_else_put_into_the_folder_is_kept(softhsm, tmp_path):
+    assert softhsm("init", "--dir", "t").code == 0
+    (tmp_path / "t" / "letter").write_text("dear")
+    done = softhsm("remove", "--dir", "t")
+    assert (done.code, done.out) == (0, "")
+    assert done.err == f"hsmjwt: warning: kept '{tmp_path}/t': it holds other files\n"
+    assert os.listdir(tmp_path / "t") == ["letter"]
+    refused(softhsm("remove", "--dir", "t"), 3, "holds no token")
+
+
+def test_a_symbolic_link_to_the_folder_is_followed_and_one_in_it_is_not(softhsm, tmp_path):
+    assert softhsm("init", "--dir", "t").code == 0
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "letter").write_text("dear")
+    (tmp_path / "t" / "tokens").rename(tmp_path / "moved")
+    (tmp_path / "t" / "tokens").symlink_to(mine)
+    (tmp_path / "link").symlink_to("t")
+    done = softhsm("remove", "--dir", "link")
+    assert (done.code, done.err) == (0, "")
+    assert not (tmp_path / "t").exists()
+    assert (mine / "letter").read_text() == "dear"

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -186,3 +187,12 @@ def test_a_first_look_that_fails_over_a_half_written_file_is_taken_again(sign, c
     for faults in ("init=5*1", "slotlist=5*1", "nopin*1"):
         assert sign(f"{faults},login@{calls.file}").code == 0
     assert calls() == ["login 1"] * 3
+
+
+@pytest.mark.parametrize("kept", [5000, 300_000])
+def test_a_module_that_was_cut_short_is_no_module(hsmjwt, token, tmp_path, kept):
+    cut = tmp_path / "cut.so"
+    cut.write_bytes(Path(token.module).read_bytes()[:kept])
+    done = hsmjwt("slot", "list", "--module", str(cut))
+    assert (done.code, done.out) == (4, "")
+    assert "cannot be loaded: the file is cut short" in done.err

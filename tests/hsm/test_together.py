@@ -148,3 +148,12 @@ def test_a_lock_is_free_once_its_holder_was_killed(start, hsmjwt, calls, tmp_pat
     wait_for(tmp_path / "calls", holder)
     holder.kill()
     assert hsmjwt(*SIGN, "--timeout", "10").code == 0
+
+
+def test_of_processes_that_make_a_key_of_one_label_one_does(token):
+    command = [sys.executable, "-m", "hsmjwt", "key", "generate", "--key", "pkcs11:token=t1", "--label", "race"]
+    started = [
+        subprocess.Popen([*command, "--type", "rsa:2048"], env=token.environ(), stderr=subprocess.DEVNULL)
+        for _ in range(4)
+    ]
+    assert sorted(each.wait(60) for each in started) == [0, 6, 6, 6]

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsmjwt.errors import KeyUnfitError
 from hsmjwt.jose.encoding import b64u_encode
-from hsmjwt.jose.judge import judge, same_media_type
+from hsmjwt.jose.judge import judge, judge_other_key, same_media_type
 from hsmjwt.jose.jws import Parts, split
 from hsmjwt.jose.keys import RsaKey
 
@@ -74,8 +73,18 @@ def test_an_unsecured_token_never_verifies():
 
 def test_a_short_key_proves_nothing():
     parts = Parts({"alg": "RS256"}, {}, b"good", b"message")
-    with pytest.raises(KeyUnfitError, match="2048"):
-        judge(parts, RsaKey(n=1 << 1023 | 1, e=3), check=lambda *_: True, now=NOW)
+    verdict = judge(parts, RsaKey(n=1 << 1023 | 1, e=3), check=lambda *_: True, now=NOW)
+    assert (verdict.valid, verdict.exit_code) == (False, 7)
+    assert verdict.reason == "RS256 takes keys of 2048 bits or more (RFC 7518, 3.3), and this one has 1024"
+
+
+def test_a_key_of_another_type_fits_no_token():
+    for header, reason in (
+        ({"alg": "RS256"}, "alg RS256 does not fit a key of type EC"),
+        ({"alg": "none"}, "alg 'none': the token is not signed"),
+        ({"alg": "RS256", "crit": ["x"]}, "the header's crit demands extensions that hsmjwt does not have"),
+    ):
+        assert judge_other_key(Parts(header, {}, b"good", b"message"), "EC") == (False, 7, reason)
 
 
 @pytest.mark.parametrize(

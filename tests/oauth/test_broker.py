@@ -319,3 +319,12 @@ def test_the_scope_that_the_server_granted_is_what_the_store_is_told():
         for _ in range(3):
             Made(server.url(), store=Telling(), scope="r w").token()
     assert told == [(None, "r"), (None, "r w"), (None, "r w")]
+
+
+def test_a_fixed_exp_that_passes_while_waiting_does_not_hide_what_the_server_said():
+    with Server(reply(status=503, headers={"Retry-After": "3"})) as server:
+        made = Made(server.url(), begins=1_800_000_000, exp="@1800000002")
+        with pytest.raises(NetworkError, match="answered 503") as caught:
+            made.token()
+    assert "it could not be asked again: refused by the rule exp-not-later-than-now" in caught.value.hint
+    assert len(server.requests) == 1

@@ -138,6 +138,8 @@ def test_a_claim_of_a_mebibyte_is_kept_whole():
         ({"claims_file": b'{"nbf": "now"}'}, "'nbf' must be a number"),
         ({"claims_file": b'{"sub": 5}'}, "'sub' must be a text"),
         ({"claim_json": ("jti=1",)}, "'jti' must be a text"),
+        ({"claim_json": ("nbf=[1]",)}, "'nbf' must be a number of seconds, not a list"),
+        ({"claim_json": ("aud=[1]",)}, "none empty, not a list with something else"),
         ({"timeout": "0"}, "--timeout: must be longer than 0"),
         ({"timeout": "soon"}, "--timeout: 'soon' is no duration"),
         ({"min_ttl": "-1"}, "--min-ttl: '-1' is no duration"),
@@ -245,3 +247,15 @@ def test_another_spelling_of_a_header_field_that_is_looked_at_cannot_be_set(name
     error = refusal(sign, generic('audience = "a"', f"headers = {{ '{name}' = 'x' }}"), "p")
     assert isinstance(error, ConfigError)
     assert "line" in error.message
+
+
+def test_a_claim_that_is_a_list_where_none_belongs_is_plainly_one():
+    for text in ("nbf=[1]", "nbf=[]", "jti=['a']".replace("'", '"')):
+        error = refusal(sign, **K, iss="i", aud=("a",), claim_json=(text,))
+        assert error.message.endswith(", not a list")
+
+
+def test_an_algorithm_that_is_not_made_leads_to_the_one_that_is():
+    for alg in ("HS256", "none", "ES256", "RS265", "PS256"):
+        error = refusal(sign, **K, iss="i", aud=("a",), alg=alg)
+        assert error.hint == "this version signs with RS256"

@@ -347,3 +347,31 @@ def test_a_key_flag_names_a_key_table_for_what_signs_and_what_exchanges():
     error = refusal(sign, config, **C, key="keys.ec", alg="RS256")
     assert error.message.startswith("refused by the rule keys.ec.alg: ")
     assert isinstance(refusal(sign, config, **C, key="keys.nobody"), ConfigError)
+
+
+BAD_SCOPES = ['a"b', "a\\b", "a\tb", "a\nb", "é", "a  b", " a", "a ", "\x7f"]
+
+
+@pytest.mark.parametrize("scope", BAD_SCOPES)
+def test_a_scope_that_no_server_could_read_is_refused(scope):
+    error = refusal(sign, **K, **C, scope=scope)
+    assert isinstance(error, UsageError)
+    assert error.message.startswith("--scope: ")
+    assert "is no scope" in error.message
+    error = refusal(sign, generic('audience = "a"', f"scope = {json.dumps(scope)}"), "p")
+    assert isinstance(error, ConfigError)
+    assert error.message.startswith("config file '/etc/hsmjwt/c.toml', line 9: scope in [profiles.p]: ")
+
+
+def test_a_scope_is_any_of_the_characters_of_rfc_6749():
+    every = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"\\')
+    assert sign(**K, **C, scope=f"{every} https://a.example/.default").scope == f"{every} https://a.example/.default"
+
+
+def test_a_client_secret_from_nowhere_is_refused():
+    error = refusal(sign, generic('audience = "a"', 'client_secret_source = "none"'), "p")
+    assert isinstance(error, ConfigError)
+    assert error.message.startswith("config file '/etc/hsmjwt/c.toml', line 9: client_secret_source in [profiles.p]: ")
+    assert "leave the key out" in error.hint
+    kept = sign(generic('audience = "a"', 'client_secret_source = "prompt"'), "p")
+    assert kept.client_secret.kind == "prompt"

@@ -347,3 +347,8 @@ def test_no_header_whatever_it_holds_is_more_than_a_failed_exchange(header, stat
         pytest.raises(HsmjwtError),
     ):
         read_answer(post(server.url()), request=request(server.url()))
+
+
+def test_two_lengths_are_an_answer_that_makes_no_sense():
+    with Server(raw(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}")) as server:
+        assert "made no sense" in failure(server.url(), ServerError).message
