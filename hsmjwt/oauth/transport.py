@@ -295,13 +295,14 @@ class _Words:
                 return TlsFault(f"the TLS certificate of {who} {words}", hint=hint)
             return TlsFault(f"the TLS certificate of {who} does not verify: {_plain(error.verify_message)}")
         reason = error.reason or ""
-        if isinstance(error, ssl.SSLEOFError) or reason == "UNEXPECTED_EOF_WHILE_READING":
+        # Without a reason nothing was wrong with TLS itself: the other side closed or reset the connection.
+        if isinstance(error, ssl.SSLEOFError) or reason in ("", "UNEXPECTED_EOF_WHILE_READING"):
             return ConnectionFault(f"{who} closed the connection in the TLS handshake")
         if reason in _NO_TLS:
             return TlsFault(f"{who} does not speak TLS on this port")
         if reason in _OLD_TLS:
             return TlsFault(f"{who} speaks no TLS version that is safe (1.2 or newer)")
-        return TlsFault(f"TLS with {who} failed: {_plain(reason) or 'no reason given'}")
+        return TlsFault(f"TLS with {who} failed: {_plain(reason)}")
 
     def _proxy_fault(self, causes: list[BaseException], proxy: proxies.Proxy) -> HsmjwtError:
         where = "" if proxy.source == "proxy" else f" of {proxy.source}"
