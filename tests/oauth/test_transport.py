@@ -263,16 +263,20 @@ def test_a_body_of_exactly_one_mebibyte_is_whole():
     assert len(got.body) == BODY_LIMIT
 
 
+def post_and_peak(url):
+    """Return the answer to a post, and the most memory that it took, in bytes."""
+    sender = transport()
+    tracemalloc.start()
+    try:
+        return sender.post(request(url), Deadline(10)), tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_gzip_bomb_stops_early():
     bomb = gzip_bomb(32)
     with Server(bomb) as server:
-        sender = transport()
-        tracemalloc.start()
-        try:
-            got = sender.post(request(server.url()), Deadline(10))
-            peak = tracemalloc.get_traced_memory()[1]
-        finally:
-            tracemalloc.stop()
+        got, peak = post_and_peak(server.url())
     assert got.cut
     assert len(got.body) == BODY_LIMIT
     assert peak < 12 * BODY_LIMIT
@@ -305,13 +309,7 @@ def test_a_redirect_to_nowhere_that_can_be_read_is_a_redirect(location):
 def test_a_redirects_body_is_not_read():
     start = head(302, {"Location": "/elsewhere"}, length=300 * BODY_LIMIT)
     with Server(flood(start, b"x" * 65536, 4800)) as server:
-        sender = transport()
-        tracemalloc.start()
-        try:
-            got = sender.post(request(server.url()), Deadline(10))
-            peak = tracemalloc.get_traced_memory()[1]
-        finally:
-            tracemalloc.stop()
+        got, peak = post_and_peak(server.url())
     assert (got.status, got.body) == (302, b"")
     assert server.sent < 32 * BODY_LIMIT
     assert peak < 4 * BODY_LIMIT

@@ -30,16 +30,6 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "run" / "hsmjwt"
 
 
-@pytest.fixture
-def warnings() -> list[str]:
-    return []
-
-
-@pytest.fixture
-def store(folder: Path, warnings: list[str]) -> FileStore:
-    return FileStore(str(folder), warn=warnings.append)
-
-
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.lstat().st_mode)
 

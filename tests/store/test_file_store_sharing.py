@@ -29,16 +29,6 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "run" / "hsmjwt"
 
 
-@pytest.fixture
-def warnings() -> list[str]:
-    return []
-
-
-@pytest.fixture
-def store(folder: Path, warnings: list[str]) -> FileStore:
-    return FileStore(str(folder), warn=warnings.append)
-
-
 def names(folder: Path) -> set[str]:
     return {path.name.replace(KEY, "KEY").replace(OTHER, "OTHER") for path in folder.iterdir()}
 

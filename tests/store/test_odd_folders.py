@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from hsmjwt.bearer import AccessToken
-from hsmjwt.store.file import FileStore
 
 KEY = "a1" * 32
 TOKEN = AccessToken(value="AT", token_type="bearer", fetched_at=1000.0, expires_at=4600.0)
@@ -16,16 +15,6 @@ TOKEN = AccessToken(value="AT", token_type="bearer", fetched_at=1000.0, expires_
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "hsmjwt"
-
-
-@pytest.fixture
-def warnings() -> list[str]:
-    return []
-
-
-@pytest.fixture
-def store(folder: Path, warnings: list[str]) -> FileStore:
-    return FileStore(str(folder), warn=warnings.append)
 
 
 @pytest.mark.parametrize("there", ["nothing", "file", "folder", "full folder"])
