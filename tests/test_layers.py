@@ -22,7 +22,7 @@ ONE_PLACE = {  # which library is imported where, and nowhere else
     "urllib3": {"oauth.transport"},
     "asn1crypto": {"x509"},
     "cryptography": {"verify"},
-    "typer": {"cli"},
+    "typer": {"cli.typed"},
     "flask": {"demo"},
     "authlib": {"demo"},
 }

@@ -6,23 +6,12 @@ import datetime as dt
 import time
 from typing import Annotated, Any
 
-from typer import Argument, Typer
-
 from hsmjwt import compose
 from hsmjwt.cli import device as devices
-from hsmjwt.cli.flags import Plain, takes
+from hsmjwt.cli.flags import Group, Plain, Word, command
 from hsmjwt.cli.run import Run
 from hsmjwt.errors import ConfigError
 from hsmjwt.oauth.profile import DEFAULT_MIN_TTL
-
-
-def add(app: Typer) -> None:
-    """Add the verb's commands."""
-    group = Typer(help="Cached access tokens.")
-    group.command("list", help=_LIST)(list_tokens)
-    group.command("clear", help=_CLEAR)(clear)
-    app.add_typer(group, name="cache")
-
 
 _LIST = """List the cached access tokens; no part of one is shown.
 
@@ -42,7 +31,7 @@ Examples:
 """
 
 
-@takes(plain=Plain)
+@command(_LIST, plain=Plain)
 def list_tokens(run: Run, *, plain: Plain) -> None:
     """List tokens."""
     run.limit(plain.timeout)
@@ -69,11 +58,11 @@ def list_tokens(run: Run, *, plain: Plain) -> None:
     )
 
 
-@takes(plain=Plain)
+@command(_CLEAR, "profile", plain=Plain)
 def clear(
     run: Run,
     *,
-    profile: Annotated[str | None, Argument(metavar="PROFILE", help="Only this profile's tokens.")] = None,
+    profile: Annotated[str | None, Word("PROFILE", "Only this profile's tokens.", "profiles")] = None,
     plain: Plain,
 ) -> None:
     """Remove tokens."""
@@ -93,3 +82,6 @@ def clear(
         run.console.warn(f"no token of the profile '{profile}' is cached")
     else:
         run.console.note(f"removed {count}")
+
+
+VERBS = {"cache": Group("Cached access tokens.", {"list": list_tokens, "clear": clear})}

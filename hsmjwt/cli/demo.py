@@ -11,11 +11,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
-from typer import Option, Typer
-
 from hsmjwt import compose
 from hsmjwt.cli import device as devices
-from hsmjwt.cli.flags import takes
+from hsmjwt.cli.flags import Flag, command
 from hsmjwt.cli.output import Console
 from hsmjwt.cli.run import Run
 from hsmjwt.compose import DeviceChoice, Devices, Surroundings
@@ -35,11 +33,6 @@ _TRIES = 50  # to remove the folder
 _LAST_PORT = 65535
 
 
-def add(app: Typer) -> None:
-    """Add the verb."""
-    app.command("demo", help=_DEMO)(show)
-
-
 _DEMO = """Show the whole flow on a throwaway token and a local server.
 
 A SoftHSM2 token is made in a temporary folder, and the authorization server runs on this machine. With --serve it
@@ -52,20 +45,20 @@ Examples:
 """
 
 
-@takes()
+@command(_DEMO)
 def show(
     run: Run,
     *,
-    keep: Annotated[bool, Option("--keep", help="Keep the token's folder, and say where it is.")] = False,
-    serve: Annotated[bool, Option("--serve", help="Keep the authorization server up.")] = False,
-    client: Annotated[str | None, Option("--client", metavar="ID", help="Serve this client alone.")] = None,
+    keep: Annotated[bool, Flag("--keep", help="Keep the token's folder, and say where it is.")] = False,
+    serve: Annotated[bool, Flag("--serve", help="Keep the authorization server up.")] = False,
+    client: Annotated[str | None, Flag("--client", metavar="ID", help="Serve this client alone.")] = None,
     public_key: Annotated[
-        str | None, Option("--public-key", metavar="FILE", help="The client's public key, PEM or DER.")
+        str | None, Flag("--public-key", metavar="FILE", help="The client's public key, PEM or DER.")
     ] = None,
-    port: Annotated[str | None, Option("--port", metavar="N", help="The server's port (a free one).")] = None,
-    timeout: Annotated[str | None, Option("--timeout", metavar="DURATION", help="End after this long (60s).")] = None,
-    verbose: Annotated[bool, Option("--verbose", help="Say what is done.")] = False,
-    json: Annotated[bool, Option("--json", help="Print a summary as JSON instead of the steps.")] = False,
+    port: Annotated[str | None, Flag("--port", metavar="N", help="The server's port (a free one).")] = None,
+    timeout: Annotated[str | None, Flag("--timeout", metavar="DURATION", help="End after this long (60s).")] = None,
+    verbose: Annotated[bool, Flag("--verbose", help="Say what is done.")] = False,
+    json: Annotated[bool, Flag("--json", help="Print a summary as JSON instead of the steps.")] = False,
 ) -> None:
     """Run the demo."""
     import tempfile
@@ -257,3 +250,6 @@ def _whoami(url: str, access_token: str) -> dict[str, Any]:
         raise ServerError(f"the protected resource answered {response.status}")
     answer: dict[str, Any] = json.loads(body)
     return answer
+
+
+VERBS = {"demo": show}

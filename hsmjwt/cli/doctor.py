@@ -10,12 +10,11 @@ from http import HTTPStatus
 from typing import Annotated, Any
 
 import msgspec
-from typer import Argument, Typer
 
 from hsmjwt import compose
 from hsmjwt.cli import device as devices
 from hsmjwt.cli import signing
-from hsmjwt.cli.flags import Claims, Device, Endpoint, Shared, takes
+from hsmjwt.cli.flags import Claims, Device, Endpoint, Shared, Word, command
 from hsmjwt.cli.output import one_line
 from hsmjwt.cli.run import Run
 from hsmjwt.compose import DeviceChoice, Devices
@@ -52,11 +51,6 @@ class Finding(msgspec.Struct, frozen=True):
     exit: int = 0
 
 
-def add(app: Typer) -> None:
-    """Add the verb."""
-    app.command("doctor", help=_DOCTOR)(doctor)
-
-
 _DOCTOR = """Look at each step from the module to the server.
 
 Says what to do about each that fails. Logs in once, signs nothing, and sends no assertion.
@@ -68,11 +62,11 @@ Examples:
 """
 
 
-@takes(endpoint=Endpoint, device=Device, shared=Shared)
+@command(_DOCTOR, "profile", endpoint=Endpoint, device=Device, shared=Shared)
 def doctor(
     run: Run,
     *,
-    profile: Annotated[str | None, Argument(metavar="PROFILE", help="A profile of the config.")] = None,
+    profile: Annotated[str | None, Word("PROFILE", "A profile of the config.", "profiles")] = None,
     endpoint: Endpoint,
     device: Device,
     shared: Shared,
@@ -233,3 +227,6 @@ def _lines(finding: Finding) -> list[str]:
     if finding.hint and finding.ok is False:
         lines += [f"                 {one_line(line)}" for line in finding.hint.split("\n")]
     return lines
+
+
+VERBS = {"doctor": doctor}

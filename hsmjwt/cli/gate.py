@@ -7,12 +7,12 @@ import importlib
 import itertools
 import os
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from hsmjwt import __version__
 from hsmjwt.cli.ends import INTERRUPTED, TERMINATED, StoppedError
-from hsmjwt.cli.output import ClosedPipeError, Console, unwritable
+from hsmjwt.cli.flags import Action, Command, Group
+from hsmjwt.cli.output import ClosedPipeError, Console
 from hsmjwt.cli.run import Run
 from hsmjwt.errors import BusyError, HsmjwtError
 
@@ -31,17 +31,6 @@ VERBS = {
 }
 """Every verb and the file that adds it, as help lists them; only the one that is called is loaded."""
 
-_HELP = """Sign OAuth assertions with a key that never leaves its PKCS#11 token, and exchange them for access tokens.
-
-\b
-Examples:
-  hsmjwt demo
-  hsmjwt header adobe | curl -H @- https://api.example.com/reports
-
-\b
-hsmjwt COMMAND --help   explains a command
-hsmjwt --version        tells the version; --json adds Python's and more
-"""
 _SHOWS_LAST = ("--json", "--output=json")
 _CLOSED_PIPE = 141  # what a shell shows for a death by SIGPIPE
 
@@ -81,9 +70,11 @@ def gate(argv: Sequence[str]) -> int:
 def _run(argv: list[str], run: Run) -> int:
     verb = argv[0] if argv else "--help"
     if verb in VERBS:
-        return _typer([verb], argv, run)
+        found = declared(verb)
+        action = _plain(found, argv[1:]) or _typed({verb: found}, argv)
+        return action if isinstance(action, int) else action(run) or 0
     if verb.startswith("-") and "--help" in (verb, *argv):
-        return _typer(list(VERBS), ["--help"], run)
+        return _typed({verb: declared(verb) for verb in VERBS}, ["--help"])  # type: ignore[return-value]
     if verb == "--version" and set(argv[1:]) <= {"--json"}:
         if run.console.as_json:
             from hsmjwt.cli.version import about
@@ -97,54 +88,32 @@ def _run(argv: list[str], run: Run) -> int:
     raise unknown_verb(argv, VERBS)
 
 
-def _typer(verbs: list[str], argv: list[str], run: Run) -> int:
-    import typer
-
-    app = typer.Typer(
-        name="hsmjwt",
-        help=_HELP,
-        add_completion=False,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["--help"]},
-    )
-    app.callback()(_root)  # a Typer of one command would swallow the verb's name
-    for path in dict.fromkeys(VERBS[verb] for verb in verbs):
-        importlib.import_module(path).add(app)
-    command: Any = typer.main.get_command(app)
-    try:
-        action = command(argv, prog_name="hsmjwt", standalone_mode=False, complete_var="")
-    except HsmjwtError:
-        raise
-    except SystemExit:  # typer's answer to a closed pipe
-        raise ClosedPipeError from None
-    except OSError as error:  # it printed help
-        raise unwritable(error) from None
-    except Exception as error:
-        if not hasattr(error, "format_message"):
-            raise
-        from hsmjwt.cli.usage import of_typer
-
-        raise of_typer(error, command, argv) from None
-    if callable(action):
-        return action(run) or 0
-    if action == INTERRUPTED:  # typer's answer to Ctrl-C
-        raise KeyboardInterrupt
-    if sys.stdout is None:  # it printed help, and does not see that nobody got it
-        raise unwritable(OSError(errno.EBADF, os.strerror(errno.EBADF)))
-    return int(action or 0)
-
-
-def _root() -> None:
-    """Nothing that concerns all commands comes before one."""
-
-
 class _Interrupted(HsmjwtError):
     exit_code, code = 130, "interrupted"
 
 
 class _Terminated(HsmjwtError):
     exit_code, code = 143, "interrupted"
+
+
+def declared(verb: str) -> Command | Group:
+    """Return what a verb's file declares."""
+    found: Command | Group = importlib.import_module(VERBS[verb]).VERBS[verb]
+    return found
+
+
+def _plain(found: Command | Group, words: list[str]) -> Action | None:
+    """Return the work of a call without flags; see hsmjwt.cli.flags."""
+    if isinstance(found, Command):
+        return found.plain(words)
+    inner = found.commands.get(words[0]) if words else None
+    return None if inner is None else inner.plain(words[1:])
+
+
+def _typed(verbs: Mapping[str, Command | Group], argv: list[str]) -> Action | int:
+    from hsmjwt.cli.typed import parse
+
+    return parse(verbs, argv)
 
 
 def _report_bug(console: Console, error: Exception) -> None:

@@ -7,11 +7,9 @@ import json
 import time
 from typing import Annotated, Any
 
-from typer import Argument, Option, Typer
-
 from hsmjwt import compose
 from hsmjwt.cli import device as devices
-from hsmjwt.cli.flags import Device, Plain, Shared, takes
+from hsmjwt.cli.flags import Device, Flag, Plain, Shared, Word, command
 from hsmjwt.cli.output import one_line
 from hsmjwt.cli.run import Run, duration
 from hsmjwt.errors import DeviceError, HsmjwtError, PolicyError, UsageError
@@ -20,16 +18,10 @@ from hsmjwt.jose.judge import SIGNATURE, Verdict, judge_other_key
 from hsmjwt.jose.jws import Parts, split, trim
 from hsmjwt.jose.keys import PublicKey
 
-Jwt = Annotated[str, Argument(metavar="JWT|-", help="The token, or - to read it from stdin.", show_default=False)]
+Jwt = Annotated[str, Word("JWT|-", help="The token, or - to read it from stdin.")]
 
 _LONGEST = 4 * 1024 * 1024  # bytes of a token on stdin; a claim of 1 MiB is signed whole
 _LAST_DATE = 253402300799  # 9999-12-31
-
-
-def add(app: Typer) -> None:
-    """Add both verbs."""
-    app.command("inspect", help=_INSPECT)(inspect)
-    app.command("verify", help=_VERIFY)(verify)
 
 
 _INSPECT = """Show what a JWT says. Nothing is verified.
@@ -48,7 +40,7 @@ Examples:
 """
 
 
-@takes(shared=Plain)
+@command(_INSPECT, "jwt", shared=Plain)
 def inspect(run: Run, *, jwt: Jwt, shared: Plain) -> None:
     """Decode a JWT."""
     run.limit(shared.timeout)
@@ -63,20 +55,20 @@ def inspect(run: Run, *, jwt: Jwt, shared: Plain) -> None:
     run.console.result("\n".join(lines))
 
 
-@takes(device=Device, shared=Shared)
+@command(_VERIFY, "jwt", device=Device, shared=Shared)
 def verify(
     run: Run,
     *,
     jwt: Jwt,
-    public_key: Annotated[str | None, Option("--public-key", metavar="FILE", help="A public key, PEM or DER.")] = None,
+    public_key: Annotated[str | None, Flag("--public-key", metavar="FILE", help="A public key, PEM or DER.")] = None,
     certificate: Annotated[
-        str | None, Option("--certificate", metavar="FILE", help="A certificate, whose validity is not judged.")
+        str | None, Flag("--certificate", metavar="FILE", help="A certificate, whose validity is not judged.")
     ] = None,
-    aud: Annotated[list[str] | None, Option("--aud", metavar="TEXT", help="What aud must name.")] = None,
-    iss: Annotated[str | None, Option("--iss", metavar="TEXT", help="What iss must be.")] = None,
-    typ: Annotated[str | None, Option("--typ", metavar="TEXT", help="What the header's typ must be.")] = None,
-    leeway: Annotated[str | None, Option("--leeway", metavar="DURATION", help="How far clocks may differ (0).")] = None,
-    no_time: Annotated[bool, Option("--no-time", help="Do not look at exp and nbf.")] = False,
+    aud: Annotated[list[str] | None, Flag("--aud", metavar="TEXT", help="What aud must name.")] = None,
+    iss: Annotated[str | None, Flag("--iss", metavar="TEXT", help="What iss must be.")] = None,
+    typ: Annotated[str | None, Flag("--typ", metavar="TEXT", help="What the header's typ must be.")] = None,
+    leeway: Annotated[str | None, Flag("--leeway", metavar="DURATION", help="How far clocks may differ (0).")] = None,
+    no_time: Annotated[bool, Flag("--no-time", help="Do not look at exp and nbf.")] = False,
     device: Device,
     shared: Shared,
 ) -> int:
@@ -171,3 +163,6 @@ def _moment(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LAST_DATE:
         return ""
     return dt.datetime.fromtimestamp(int(value), tz=dt.UTC).strftime("  (%Y-%m-%d %H:%M:%S UTC)")
+
+
+VERBS = {"inspect": inspect, "verify": verify}

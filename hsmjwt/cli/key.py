@@ -6,28 +6,17 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
-from typer import Argument, Option, Typer
 
 from hsmjwt import compose
 from hsmjwt.cli import device as devices
-from hsmjwt.cli.flags import Device, Patient, Place, Shared, takes
+from hsmjwt.cli.flags import Device, Flag, Group, Patient, Place, Shared, Word, command
 from hsmjwt.cli.output import one_line
 from hsmjwt.cli.run import Run
 from hsmjwt.errors import UsageError
 
-KeyArgument = Annotated[str | None, Argument(metavar="KEY", help="A pkcs11: URI or keys.NAME of the config.")]
+KeyArgument = Annotated[str | None, Word("KEY", "A pkcs11: URI or keys.NAME of the config.", "keys")]
 
 _GENERATE_TIMEOUT = 300.0  # seconds: a card takes minutes for RSA-4096
-
-
-def add(app: Typer) -> None:
-    """Add the verb's commands."""
-    group = Typer(help="Keys on a token.")
-    group.command("list", help=_LIST)(list_keys)
-    group.command("generate", help=_GENERATE)(generate)
-    group.command("show", help=_SHOW)(show)
-    group.command("export", help=_EXPORT)(export)
-    app.add_typer(group, name="key")
 
 
 _LIST = """List keys, each with the URI that selects it.
@@ -64,7 +53,7 @@ Examples:
 """
 
 
-@takes(device=Place, shared=Shared)
+@command(_LIST, device=Place, shared=Shared)
 def list_keys(run: Run, *, device: Place, shared: Shared) -> None:
     """List keys."""
     from hsmjwt import custody
@@ -96,15 +85,15 @@ def list_keys(run: Run, *, device: Place, shared: Shared) -> None:
     )
 
 
-@takes(device=Place, shared=Patient)
+@command(_GENERATE, device=Place, shared=Patient)
 def generate(
     run: Run,
     *,
-    label: Annotated[str | None, Option("--label", metavar="TEXT", help="The new key's label.")] = None,
+    label: Annotated[str | None, Flag("--label", metavar="TEXT", help="The new key's label.")] = None,
     kind: Annotated[
-        str | None, Option("--type", metavar="TYPE", help="rsa:2048, rsa:3072 (the default) or rsa:4096.")
+        str | None, Flag("--type", metavar="TYPE", help="rsa:2048, rsa:3072 (the default) or rsa:4096.")
     ] = None,
-    key_id: Annotated[str | None, Option("--id", metavar="HEX", help="The new key's id (from its public key).")] = None,
+    key_id: Annotated[str | None, Flag("--id", metavar="HEX", help="The new key's id (from its public key).")] = None,
     device: Place,
     shared: Patient,
 ) -> None:
@@ -133,7 +122,7 @@ def generate(
         run.console.result(uri)
 
 
-@takes(device=Device, shared=Shared)
+@command(_SHOW, "named", device=Device, shared=Shared)
 def show(run: Run, *, named: KeyArgument = None, device: Device, shared: Shared) -> None:
     """Show a key."""
     from hsmjwt import custody
@@ -149,14 +138,14 @@ def show(run: Run, *, named: KeyArgument = None, device: Device, shared: Shared)
     run.console.result("\n".join(one_line(line) for line in lines))
 
 
-@takes(device=Device, shared=Shared)
+@command(_EXPORT, "named", device=Device, shared=Shared)
 def export(
     run: Run,
     *,
     named: KeyArgument = None,
-    pem: Annotated[bool, Option("--pem", help="PEM, a SubjectPublicKeyInfo (the default).")] = False,
-    der: Annotated[bool, Option("--der", help="DER, the bytes themselves.")] = False,
-    jwk: Annotated[bool, Option("--jwk", help="A JSON Web Key.")] = False,
+    pem: Annotated[bool, Flag("--pem", help="PEM, a SubjectPublicKeyInfo (the default).")] = False,
+    der: Annotated[bool, Flag("--der", help="DER, the bytes themselves.")] = False,
+    jwk: Annotated[bool, Flag("--jwk", help="A JSON Web Key.")] = False,
     device: Device,
     shared: Shared,
 ) -> None:
@@ -192,3 +181,6 @@ def _word(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return str(value)
+
+
+VERBS = {"key": Group("Keys on a token.", {"list": list_keys, "generate": generate, "show": show, "export": export})}

@@ -4,19 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from typer import Argument, Option, Typer
-
 from hsmjwt import compose
 from hsmjwt.cli import device as devices
 from hsmjwt.cli import signing
-from hsmjwt.cli.flags import Claims, Device, Shared, takes
+from hsmjwt.cli.flags import Claims, Device, Flag, Shared, Word, command
 from hsmjwt.cli.run import Run
-
-
-def add(app: Typer) -> None:
-    """Add the verb."""
-    app.command("sign", help=_SIGN)(sign)
-
 
 _SIGN = """Build an assertion, sign it on the token, print the JWT.
 
@@ -27,12 +19,12 @@ Examples:
 """
 
 
-@takes(claims=Claims, device=Device, shared=Shared)
+@command(_SIGN, "profile", claims=Claims, device=Device, shared=Shared)
 def sign(
     run: Run,
     *,
-    profile: Annotated[str | None, Argument(metavar="PROFILE", help="A profile of the config.")] = None,
-    dry_run: Annotated[bool, Option("--dry-run", help="Print what would be signed; load no module.")] = False,
+    profile: Annotated[str | None, Word("PROFILE", "A profile of the config.", "profiles")] = None,
+    dry_run: Annotated[bool, Flag("--dry-run", help="Print what would be signed; load no module.")] = False,
     claims: Claims,
     device: Device,
     shared: Shared,
@@ -50,3 +42,6 @@ def sign(
         run.console.result_json({"jwt": made.jwt, "header": made.header, "claims": made.claims, "key": made.key})
     else:
         run.console.result(made.jwt)
+
+
+VERBS = {"sign": sign}

@@ -4,19 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from typer import Typer
-
 from hsmjwt.cli import device as devices
-from hsmjwt.cli.flags import Device, ModuleFlag, Shared, takes
+from hsmjwt.cli.flags import Device, Group, ModuleFlag, Shared, command
 from hsmjwt.cli.run import Run
-
-
-def add(app: Typer) -> None:
-    """Add the verb's commands."""
-    group = Typer(help="Slots and the tokens in them.")
-    group.command("list", help=_LIST)(list_slots)
-    app.add_typer(group, name="slot")
-
 
 _LIST = """List the module's slots and tokens; never logs in.
 
@@ -27,7 +17,7 @@ Examples:
 """
 
 
-@takes(device=ModuleFlag, shared=Shared)
+@command(_LIST, device=ModuleFlag, shared=Shared)
 def list_slots(run: Run, *, device: ModuleFlag, shared: Shared) -> None:
     """List slots."""
     run.limit(shared.timeout)
@@ -93,3 +83,6 @@ def _state(flags: list[str]) -> str:
     if "LOGIN_REQUIRED" in flags and "USER_PIN_INITIALIZED" not in flags:
         words.append("no user PIN")
     return ", ".join(words) or "ready"
+
+
+VERBS = {"slot": Group("Slots and the tokens in them.", {"list": list_slots})}

@@ -6,25 +6,14 @@ import os
 import shlex
 from typing import Annotated, Any
 
-from typer import Option, Typer
-
 from hsmjwt import compose
-from hsmjwt.cli.flags import Plain, takes
+from hsmjwt.cli.flags import Flag, Group, Plain, command
 from hsmjwt.cli.run import Run
 
-Dir = Annotated[str | None, Option("--dir", metavar="DIR", help="The token's folder (./.softhsm).")]
-Label = Annotated[str | None, Option("--label", metavar="TEXT", help="The token's label (hsmjwt).")]
+Dir = Annotated[str | None, Flag("--dir", metavar="DIR", help="The token's folder (./.softhsm).")]
+Label = Annotated[str | None, Flag("--label", metavar="TEXT", help="The token's label (hsmjwt).")]
 
 _FOLDER = ".softhsm"
-
-
-def add(app: Typer) -> None:
-    """Add the verb's commands."""
-    group = Typer(help="A SoftHSM2 token in a folder, for tests only.")
-    group.command("init", help=_INIT)(init)
-    group.command("env", help=_ENV)(env)
-    group.command("remove", help=_REMOVE)(remove)
-    app.add_typer(group, name="softhsm")
 
 
 _INIT = """Make a token with a random PIN, and print its folder.
@@ -54,7 +43,7 @@ Examples:
 """
 
 
-@takes(shared=Plain)
+@command(_INIT, shared=Plain)
 def init(run: Run, *, dir: Dir = None, label: Label = None, shared: Plain) -> None:  # noqa: A002 - the flag's name
     """Make a token."""
     run.limit(shared.timeout)
@@ -66,7 +55,7 @@ def init(run: Run, *, dir: Dir = None, label: Label = None, shared: Plain) -> No
     run.console.note(f'next: eval "$(hsmjwt softhsm env --dir {shlex.quote(token.folder)})"')
 
 
-@takes(shared=Plain)
+@command(_ENV, shared=Plain)
 def env(run: Run, *, dir: Dir = None, shared: Plain) -> None:  # noqa: A002
     """Print the token's variables."""
     run.limit(shared.timeout)
@@ -77,7 +66,7 @@ def env(run: Run, *, dir: Dir = None, shared: Plain) -> None:  # noqa: A002
         run.console.result("\n".join(f"export {name}={shlex.quote(value)}" for name, value in variables.items()))
 
 
-@takes(shared=Plain)
+@command(_REMOVE, shared=Plain)
 def remove(run: Run, *, dir: Dir = None, shared: Plain) -> None:  # noqa: A002
     """Remove a token."""
     run.limit(shared.timeout)
@@ -86,3 +75,8 @@ def remove(run: Run, *, dir: Dir = None, shared: Plain) -> None:  # noqa: A002
         run.console.note(f"removed {dir or _FOLDER}")
     else:
         run.console.warn(f"warning: kept '{kept}': it holds other files")
+
+
+VERBS = {
+    "softhsm": Group("A SoftHSM2 token in a folder, for tests only.", {"init": init, "env": env, "remove": remove})
+}

@@ -9,28 +9,20 @@ import shlex
 import time
 from typing import Annotated, Any
 
-from typer import Argument, Option, Typer
-
 from hsmjwt import compose
 from hsmjwt.bearer import AccessToken
 from hsmjwt.cli import device as devices
 from hsmjwt.cli import signing
-from hsmjwt.cli.flags import Claims, Device, Exchange, Shared, takes
+from hsmjwt.cli.flags import Claims, Device, Exchange, Flag, Shared, Word, command
 from hsmjwt.cli.run import Run
 from hsmjwt.config import Settings
 from hsmjwt.errors import UsageError
 from hsmjwt.oauth.broker import Served
 from hsmjwt.oauth.profile import Profile
 
-ProfileArgument = Annotated[str | None, Argument(metavar="PROFILE", help="A profile of the config.")]
+ProfileArgument = Annotated[str | None, Word("PROFILE", "A profile of the config.", "profiles")]
 
 OUTPUTS = ("raw", "json", "header", "env", "dotenv")
-
-
-def add(app: Typer) -> None:
-    """Add both verbs."""
-    app.command("token", help=_TOKEN)(token)
-    app.command("header", help=_HEADER)(header)
 
 
 _TOKEN = """Print an access token, from the cache or from the server.
@@ -51,15 +43,15 @@ Examples:
 """
 
 
-@takes(claims=Claims, exchange=Exchange, device=Device, shared=Shared)
+@command(_TOKEN, "profile", claims=Claims, exchange=Exchange, device=Device, shared=Shared)
 def token(
     run: Run,
     *,
     profile: ProfileArgument = None,
     output: Annotated[
-        str | None, Option("--output", metavar="|".join(OUTPUTS), help="The form of the result (raw).")
+        str | None, Flag("--output", metavar="|".join(OUTPUTS), help="The form of the result (raw).", completes=OUTPUTS)
     ] = None,
-    dry_run: Annotated[bool, Option("--dry-run", help="Print what would be signed and sent; load no module.")] = False,
+    dry_run: Annotated[bool, Flag("--dry-run", help="Print what would be signed and sent; load no module.")] = False,
     claims: Claims,
     exchange: Exchange,
     device: Device,
@@ -78,7 +70,7 @@ def token(
         run.console.result(written(served.token, form))
 
 
-@takes(claims=Claims, exchange=Exchange, device=Device, shared=Shared)
+@command(_HEADER, "profile", claims=Claims, exchange=Exchange, device=Device, shared=Shared)
 def header(
     run: Run, *, profile: ProfileArgument = None, claims: Claims, exchange: Exchange, device: Device, shared: Shared
 ) -> None:
@@ -138,3 +130,6 @@ def _dotenv(value: str) -> str:
     if "'" not in value:
         return f"'{value}'"
     return '"' + re.sub(r'(["\\$`])', r"\\\1", value) + '"'
+
+
+VERBS = {"token": token, "header": header}
