@@ -21,6 +21,7 @@ from hsmjwt.hsm.uri import KeyUri, TokenInfo
 from hsmjwt.secret import Prompter, Resolved, SecretSource, resolve
 
 if TYPE_CHECKING:
+    from hsmjwt.bearer import AccessToken
     from hsmjwt.config import Settings
     from hsmjwt.hsm.login import LoginRules
     from hsmjwt.hsm.module import Login, Module
@@ -201,6 +202,16 @@ def token_store(settings: Settings, around: Surroundings, *, cached: bool) -> To
     return FileStore(place.path, warn=around.warn, on_disk=place.on_disk)
 
 
+def leave_note(
+    store: TokenStore, key: str, token: AccessToken, name: str, text: Callable[[str, os.stat_result], str]
+) -> None:
+    """Leave a note of a token, where the store is one of files; see hsmjwt.store.note."""
+    from hsmjwt.store.file import FileStore
+
+    if isinstance(store, FileStore):
+        store.leave_note(key, token, name, text)
+
+
 def file_stores(around: Surroundings) -> list[FileStore]:
     """Return the stores in every folder that may hold tokens: a cron job may have another one than a login."""
     from hsmjwt.store.file import FileStore
@@ -226,8 +237,8 @@ def probe(devices: Devices, profile: Profile | None, url: str, ca_file: str | No
     return transport_for(devices, profile, ca_file).probe(url, devices.around.deadline)
 
 
-def token_broker(devices: Devices, profile: Profile, *, cached: bool) -> TokenBroker:
-    """Return what hands out the profile's access tokens, from the cache or the server."""
+def token_broker(devices: Devices, profile: Profile, store: TokenStore) -> TokenBroker:
+    """Return what hands out the profile's access tokens, from the store or the server."""
     from hsmjwt.oauth.broker import TokenBroker
 
     around = devices.around
@@ -247,7 +258,7 @@ def token_broker(devices: Devices, profile: Profile, *, cached: bool) -> TokenBr
     return TokenBroker(
         profile,
         asserter=asserter(devices, profile),
-        store=token_store(devices.settings, around, cached=cached),
+        store=store,
         transport=lambda: transport_for(devices, profile),
         client_secret=client_secret,
         deadline=around.deadline,
@@ -284,20 +295,24 @@ def dry_run(profile: Profile, *, exchanging: bool) -> dict[str, Any]:
     return value
 
 
-def warn_of_retirement(profile: Profile, around: Surroundings) -> None:
-    """Say that a provider's grant has ended, once a day for each profile."""
+def warn_of_retirement(profile: Profile, around: Surroundings) -> float | None:
+    """Say that a provider's grant has ended, once a day for each profile.
+
+    Returns the Unix time at which it is due again; None where there is nothing to say, or nothing noted.
+    """
     if profile.retired is None:
-        return
+        return None
     name = hashlib.sha256(f"{profile.provider}\0{profile.name}".encode("utf-8", "replace")).hexdigest()[:16]
     try:
         stamp = os.path.join(state_folder(around.environ), f"retired-{name}")
         if os.path.exists(stamp) and 0 <= time.time() - os.stat(stamp).st_mtime < _A_DAY:
-            return
+            return os.stat(stamp).st_mtime + _A_DAY
         with open(stamp, "w", encoding="utf-8"):
             os.utime(stamp)
     except (OSError, HsmjwtError) as error:
         around.note(f"that a warning was given cannot be noted: {error}")
     around.warn(f"warning: {profile.retired}")
+    return None
 
 
 def load_public(data: bytes) -> PublicKey:
@@ -331,9 +346,10 @@ def public_der(key: PublicKey) -> bytes:
 
 def public_jwk(key: PublicKey) -> dict[str, str]:
     """Return a public key as a JWK, named by its thumbprint (RFC 7638)."""
+    from hsmjwt.jose.algorithms import by_default
     from hsmjwt.jose.jwk import thumbprint, to_jwk
 
-    return {**to_jwk(key), "kid": thumbprint(key), "use": "sig", "alg": "RS256"}
+    return {**to_jwk(key), "kid": thumbprint(key), "use": "sig", "alg": by_default(key).name}
 
 
 def make_soft_token(folder: str, label: str, environ: MutableMapping[str, str]) -> SoftToken:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 import re
 import stat
+import time
 import tomllib
-from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeVar, get_args
 
 import msgspec
 
@@ -20,11 +21,15 @@ from hsmjwt.errors import ConfigError, TokenError
 from hsmjwt.folders import config_files
 from hsmjwt.hsm.uri import display
 from hsmjwt.nearest import did_you_mean
-from hsmjwt.toml_tables import Source, dotted, where
+from hsmjwt.toml_lines import KeyPath
+from hsmjwt.toml_tables import Source, dotted, not_toml, where
+
+T = TypeVar("T")
 
 CacheMode = Literal["auto", "runtime", "none"]
 
 _LARGEST = 16 * 1024 * 1024  # bytes; a config of this size is something else
+_SETTLED = 2.0  # seconds; the coarsest clock of a file system (FAT) that a second change could hide behind
 
 # What each key's value must be: the kinds of toml_tables.
 _TOP = {
@@ -124,9 +129,15 @@ class ProfileTable(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the config file says; `path` is None where there is no file, and `searched` is where it could be."""
+    """What the config file says; `path` is None where there is no file, and `searched` is where it could be.
+
+    `identity` is the file's device, inode, size, mtime and ctime (ns), which tell this content from any other; None
+    where the file is so new that one more change might not show. `broken` tells what is wrong with tables that were
+    left out, which only a lenient reading does.
+    """
 
     path: str | None = None
+    identity: tuple[int, ...] | None = None
     default_profile: str | None = None
     allowed_modules: tuple[str, ...] = ()
     cache: CacheMode = "auto"
@@ -134,6 +145,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     profiles: dict[str, ProfileTable] = {}
     source: Source = msgspec.field(default_factory=Source)
     searched: tuple[str, ...] = ()
+    broken: dict[KeyPath, ConfigError] = {}
 
     def profile(self, name: str, named_by: str | None = None) -> ProfileTable:
         """Return a profile; `named_by` says what asked for it, where the user did not. Raises ConfigError.
@@ -155,25 +167,25 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def load(flag: str | None, environ: Mapping[str, str]) -> Settings:
+def load(flag: str | None, environ: Mapping[str, str], *, lenient: bool = False) -> Settings:
     """Find and read the config: `flag` (--config), HSMJWT_CONFIG, the user's file, the system's; none gives Settings().
 
-    Raises ConfigError for a named file that is missing, for one that others could have written, and for what is wrong
+    `lenient` is for whoever looks at the config itself: it leaves out the tables that are wrong. Raises ConfigError for a named file that is missing, for one that others could have written, and for what is wrong
     inside, with its line; also for a variable of ours that is not text.
     """
     check_environment(environ)
     named = flag if flag is not None else environ.get("HSMJWT_CONFIG") or None
     if named is not None:
         named_by = "--config" if flag is not None else "HSMJWT_CONFIG"
-        data = _read(named)
-        if data is None:
+        found = _read(named)
+        if found is None:
             raise ConfigError(f"config file {named!r} is missing", hint=f"{named_by} names it")
-        return parse(data, named)
+        return parse(*found, lenient=lenient)
     places = config_files(environ)
     for path in places:
-        data = _read(path)
-        if data is not None:
-            return parse(data, path)
+        found = _read(path)
+        if found is not None:
+            return parse(*found, lenient=lenient)
     return Settings(searched=tuple(places))
 
 
@@ -196,8 +208,11 @@ def refuse_agent(environ: Mapping[str, str]) -> None:
         )
 
 
-def _read(path: str) -> bytes | None:
-    """Return what a config file holds, None where there is none. Of a symlink counts what it reaches."""
+def _read(path: str) -> tuple[bytes, str, tuple[int, ...] | None] | None:
+    """Return what a config file holds, its path and identity; None where there is none.
+
+    Of a symlink counts what it reaches.
+    """
     try:
         # Not blocking, since opening a FIFO would wait for a writer for ever.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -214,7 +229,9 @@ def _read(path: str) -> bytes | None:
             hint="--config FILE or HSMJWT_CONFIG names another one",
         ) from None
     try:
-        _check_owner(path, os.fstat(descriptor))
+        info = os.fstat(descriptor)
+        _check_owner(path, info)
+        settled = time.time() - info.st_ctime > _SETTLED
         with open(descriptor, "rb", closefd=False) as file:
             data = file.read(_LARGEST + 1)
     except OSError as error:
@@ -223,7 +240,8 @@ def _read(path: str) -> bytes | None:
         os.close(descriptor)
     if len(data) > _LARGEST:
         raise ConfigError(f"config file {path!r} is longer than {_LARGEST // 1024 // 1024} MiB")
-    return data
+    identity = (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+    return data, path, identity if settled else None
 
 
 def _check_owner(path: str, info: os.stat_result) -> None:
@@ -243,7 +261,7 @@ def _check_owner(path: str, info: os.stat_result) -> None:
         )
 
 
-def parse(data: bytes, path: str) -> Settings:
+def parse(data: bytes, path: str, identity: tuple[int, ...] | None = None, *, lenient: bool = False) -> Settings:
     """Read the bytes of the config file `path`: UTF-8, a BOM before it and CRLF allowed. Raises ConfigError."""
     text, document, fault = "", {}, None
     data = data.removeprefix(b"\xef\xbb\xbf")
@@ -256,28 +274,13 @@ def parse(data: bytes, path: str) -> Settings:
             f"config file {path!r}, line {line}: not UTF-8", hint="save the file as UTF-8 (a BOM does no harm)"
         )
     except (ValueError, RecursionError) as error:
-        fault = _not_toml(path, text, error)
+        fault = not_toml(path, text, error)
     if fault is not None:  # raised out here, where no context holds the file's text
         raise fault
-    return _Reader(Source(path, text), path).settings(document)
-
-
-def _not_toml(path: str, text: str, error: Exception) -> ConfigError:
-    """Return the error for bad TOML; tomllib tells the place at the end of its message."""
-    if isinstance(error, RecursionError):
-        return ConfigError(f"config file {path!r} is nested too deep")
-    message = str(error)
-    found = re.search(r" \(at (?:line (\d+), column (\d+)|end of document)\)$", message)
-    if found is None:  # int() takes 4300 digits at most
-        return ConfigError(f"config file {path!r}: a number has too many digits")
-    what = message[: found.start()]
-    what = what[:1].lower() + what[1:]
-    line = found[1] or str(text.rstrip("\n").count("\n") + 1)
-    column = f", column {found[2]}" if found[2] else " at the end of the file"
-    return ConfigError(
-        f"config file {path!r}, line {line}{column}: not TOML: {what}",
-        hint='texts stand in quotes: name = "value"; https://toml.io/en/v1.0.0 has the rules',
-    )
+    settings = _Reader(Source(path, text), path).settings(document)
+    for fault in () if lenient else settings.broken.values():
+        raise fault
+    return msgspec.structs.replace(settings, identity=identity)
 
 
 class _Reader:
@@ -286,6 +289,7 @@ class _Reader:
     def __init__(self, source: Source, path: str) -> None:
         self.source = source
         self.path = path
+        self.broken: dict[KeyPath, ConfigError] = {}
 
     def settings(self, document: dict[str, Any]) -> Settings:
         """Check the whole document."""
@@ -295,11 +299,11 @@ class _Reader:
             raise self.source.fault(
                 ("cache",), f"cache {cache!r} is unknown", hint=f"it is one of {', '.join(get_args(CacheMode))}"
             )
-        keys = {name: self.key(name, table) for name, table in top.get("keys", {}).items()}
-        profiles = {name: self.profile(name, table, keys) for name, table in top.get("profiles", {}).items()}
+        keys = self.each("keys", top, self.key)
+        profiles = self.each("profiles", top, lambda name, table: self.profile(name, table, keys))
         default = top.get("default_profile")
-        if default is not None and default not in profiles:
-            raise self.source.fault(
+        if default is not None and default not in top.get("profiles", {}):
+            self.broken["default_profile",] = self.source.fault(
                 ("default_profile",),
                 f"default_profile names the profile {display(default)!r}, and there is none of that name",
                 hint=did_you_mean(default, profiles, noun="profiles"),
@@ -312,7 +316,18 @@ class _Reader:
             keys=keys,
             profiles=profiles,
             source=self.source,
+            broken=self.broken,
         )
+
+    def each(self, kind: str, top: Mapping[str, Any], read: Callable[[str, dict[str, Any]], T]) -> dict[str, T]:
+        """Check each table of a kind, and note those that are wrong."""
+        good: dict[str, T] = {}
+        for name, table in top.get(kind, {}).items():
+            try:
+                good[name] = read(name, table)
+            except ConfigError as error:
+                self.broken[kind, name] = error
+        return good
 
     def key(self, name: str, table: dict[str, Any]) -> KeyTable:
         """Check a key table."""
@@ -347,6 +362,8 @@ class _Reader:
         key = values.get("key")
         if key is None or key in keys:
             return ProfileTable(name=name, **values)
+        if ("keys", key) in self.broken:
+            raise self.broken["keys", key]
         if key.lower().startswith("pkcs11:"):  # which may hold a PIN
             raise self.source.fault(
                 (*path, "key"),

@@ -170,7 +170,8 @@ class _Walk:
             f"claims  {json.dumps(made.claims)}",
             f"signature of {len(made.jwt.rpartition('.')[2])} base64url characters, verified with the public half",
         )
-        broker = compose.token_broker(opened, profile, cached=True)
+        store = compose.token_store(opened.settings, opened.around, cached=True)
+        broker = compose.token_broker(opened, profile, store)
         first = self._run.wait(broker.token)
         life = 0.0 if first.token.expires_at is None else first.token.expires_at - first.token.fetched_at
         self._say(

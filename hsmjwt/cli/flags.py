@@ -93,9 +93,7 @@ class Plain(msgspec.Struct, frozen=True, kw_only=True):
 class Shared(Plain, frozen=True, kw_only=True):
     """Flags of every command that reads the configuration."""
 
-    config: Annotated[
-        str | None, Flag("--config", metavar="FILE", help="Read this configuration file.")
-    ] = None
+    config: Annotated[str | None, Flag("--config", metavar="FILE", help="Read this configuration file.")] = None
 
 
 class Patient(Shared, frozen=True, kw_only=True):
@@ -107,9 +105,7 @@ class Patient(Shared, frozen=True, kw_only=True):
 class ModuleFlag(msgspec.Struct, frozen=True, kw_only=True):
     """The flag that chooses a module."""
 
-    module: Annotated[
-        str | None, Flag("--module", metavar="PATH", help="The PKCS#11 module to load.")
-    ] = None
+    module: Annotated[str | None, Flag("--module", metavar="PATH", help="The PKCS#11 module to load.")] = None
 
 
 class Device(ModuleFlag, frozen=True, kw_only=True):

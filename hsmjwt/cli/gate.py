@@ -20,6 +20,7 @@ VERBS = {
     "sign": "hsmjwt.cli.sign",
     "token": "hsmjwt.cli.token",
     "header": "hsmjwt.cli.token",
+    "exec": "hsmjwt.cli.exec",
     "inspect": "hsmjwt.cli.jwt",
     "verify": "hsmjwt.cli.jwt",
     "doctor": "hsmjwt.cli.doctor",
@@ -40,8 +41,9 @@ def gate(argv: Sequence[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    argv, command = _cut(argv)
     console = Console(verbose="--verbose" in argv, as_json=_wants_json(argv))
-    run = Run(console, argv)
+    run = Run(console, argv, command)
     try:
         return _run(list(argv), run)
     except HsmjwtError as error:
@@ -65,6 +67,14 @@ def gate(argv: Sequence[str]) -> int:
         return 1
     finally:
         run.deadline.abandon()
+
+
+def _cut(argv: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """Return our own words and the command of `exec`, which typer must not see: it would read its flags as ours."""
+    if argv[:1] != ["exec"] or "--" not in argv:
+        return argv, ()
+    at = argv.index("--")
+    return argv[:at], argv[at + 1 :]
 
 
 def _run(argv: list[str], run: Run) -> int:

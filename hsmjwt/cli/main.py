@@ -1,13 +1,12 @@
 """The way in and the one place that ends the process; imports next to nothing before it is ready for Ctrl-C."""
 
-from __future__ import annotations
-
 # Not `signal`: that imports enum, and Ctrl-C within those milliseconds would show a traceback.
 import _signal  # type: ignore[import-not-found]
 import os
 import sys
 
-from hsmjwt.cli.ends import INTERRUPTED, TERMINATED, StoppedError
+from hsmjwt import __version__
+from hsmjwt.cli import quick
 
 TYPE_CHECKING = False  # typing imports enum too
 if TYPE_CHECKING:
@@ -15,11 +14,21 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 
-def entry() -> NoReturn:
+def entry() -> "NoReturn":
     """Run the command line of this process and end it."""
     heeded = _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler  # a shell's background job ignores it
     if heeded:
         _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # while nothing is there to clean up, no traceback either
+    answered = quick.answer(sys.argv[1:], __version__)
+    if isinstance(answered, int):
+        os._exit(answered)
+    from hsmjwt.cli.ends import INTERRUPTED, TERMINATED, StoppedError, become
+
+    if answered is not None:
+        try:
+            become(*answered)
+        except OSError:  # the longer road says it
+            pass
     _fill_closed_descriptors()
     from hsmjwt.cli.gate import gate
 
@@ -48,8 +57,10 @@ def entry() -> NoReturn:
     os._exit(code)
 
 
-def _stop(number: int, _frame: FrameType | None) -> None:
+def _stop(number: int, _frame: "FrameType | None") -> None:
     """Raise once; a second signal ends the process without more ado."""
+    from hsmjwt.cli.ends import StoppedError
+
     _signal.signal(number, _signal.SIG_DFL)
     raise KeyboardInterrupt if number == _signal.SIGINT else StoppedError
 

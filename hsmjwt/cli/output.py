@@ -90,6 +90,11 @@ class Console:
             self._said.add(text)
             _say(f"hsmjwt: {text}")
 
+    @property
+    def has_warned(self) -> bool:
+        """Tell whether there was a warning."""
+        return bool(self._said)
+
     def note(self, text: str) -> None:
         """Say something that only `--verbose` shows."""
         if self.verbose:
@@ -141,6 +146,14 @@ class Console:
         os.dup2(nowhere, 1)
         os.dup2(nowhere, 2)
         os.close(nowhere)
+
+    def restore(self) -> None:
+        """Give the streams their descriptors back, for a program that takes our place."""
+        for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+            if stream is not None:
+                stream.flush()
+                if stream.fileno() != number:
+                    os.dup2(stream.fileno(), number)
 
 
 def _apart(stream: TextIO) -> TextIO:

@@ -21,10 +21,11 @@ TIMEOUT = 30.0  # seconds, for the whole command
 class Run:
     """What every command's function is handed."""
 
-    def __init__(self, console: Console, argv: Sequence[str]) -> None:
-        """Start without a limit; `limit` sets one."""
+    def __init__(self, console: Console, argv: Sequence[str], command: Sequence[str] = ()) -> None:
+        """Start without a limit; `limit` sets one. `command` is what follows `--`, where that is not ours to parse."""
         self.console = console
         self.argv = argv
+        self.command = list(command)
         self.deadline = Deadline(None)
 
     def limit(self, text: str | None, default: float | None = TIMEOUT) -> Deadline:

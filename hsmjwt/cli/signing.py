@@ -20,13 +20,25 @@ _LONGEST_CLAIMS = 8 * 1024 * 1024  # bytes; far above the 1 MiB that is still si
 
 
 def profile_of(
-    run: Run, name: str | None, claims: Claims, *, device: Device, shared: Shared, exchange: Exchange | None
+    run: Run,
+    name: str | None,
+    claims: Claims,
+    *,
+    device: Device,
+    shared: Shared,
+    exchange: Exchange | None,
+    settings: Settings | None = None,
 ) -> tuple[Settings, Profile]:
-    """Merge flags, config and environment, and set the time limit; `exchange` None is for `sign`."""
-    run.limit(shared.timeout)
+    """Merge flags, config and environment; `exchange` None is for `sign`.
+
+    Sets the time limit and reads the config, unless `settings` says that both is done.
+    """
+    if settings is None:
+        run.limit(shared.timeout)
     if name is not None and name.lower().startswith("pkcs11:"):  # which may hold a PIN
         raise UsageError("a URI stands where the name of a profile belongs", hint="--key URI names a key")
-    settings = devices.load_settings(shared)
+    if settings is None:
+        settings = devices.load_settings(shared)
     given = msgspec.structs.asdict(claims)
     given["order"] = tuple(_CLAIMS[flag] for word in run.argv if (flag := word.partition("=")[0]) in _CLAIMS)
     path = given.pop("claims_file")

@@ -9,16 +9,14 @@ import shlex
 import time
 from typing import Annotated, Any
 
-from hsmjwt import compose
 from hsmjwt.bearer import AccessToken
 from hsmjwt.cli import device as devices
-from hsmjwt.cli import signing
+from hsmjwt.cli import serving, signing
 from hsmjwt.cli.flags import Claims, Device, Exchange, Flag, Shared, Word, command
 from hsmjwt.cli.run import Run
-from hsmjwt.config import Settings
+from hsmjwt.cli.serving import Flags
 from hsmjwt.errors import UsageError
 from hsmjwt.oauth.broker import Served
-from hsmjwt.oauth.profile import Profile
 
 ProfileArgument = Annotated[str | None, Word("PROFILE", "A profile of the config.", "profiles")]
 
@@ -63,7 +61,9 @@ def token(
     if dry_run:
         signing.dry_run(run, wanted, exchanging=True)
         return
-    served = _served(run, settings, wanted, device, exchange)
+    opened = devices.open_with(run, settings, device)
+    words = None if output is not None else [] if profile is None else [profile]
+    served = serving.served(run, opened, wanted, flags=Flags(claims, exchange, device, shared), words=words)
     if form == "json":
         run.console.result_json(described(served, time.time()))
     else:
@@ -76,18 +76,13 @@ def header(
 ) -> None:
     """Print a header field."""
     settings, wanted = signing.profile_of(run, profile, claims, device=device, shared=shared, exchange=exchange)
-    served = _served(run, settings, wanted, device, exchange)
+    opened = devices.open_with(run, settings, device)
+    words = [] if profile is None else [profile]
+    served = serving.served(run, opened, wanted, flags=Flags(claims, exchange, device, shared), words=words)
     if shared.json:
         run.console.result_json({"Authorization": f"Bearer {served.token.value}"})
     else:
         run.console.result(written(served.token, "header"))
-
-
-def _served(run: Run, settings: Settings, profile: Profile, device: Device, exchange: Exchange) -> Served:
-    opened = devices.open_with(run, settings, device)
-    compose.warn_of_retirement(profile, opened.around)
-    broker = compose.token_broker(opened, profile, cached=not exchange.no_cache)
-    return run.wait(lambda: broker.token(fresh=exchange.fresh))
 
 
 def described(served: Served, now: float) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """Access tokens in a folder of ours, one file a key, shared by all processes of a user.
 
 KEY.json holds a token, KEY.lock is locked by who fetches it, KEY.bad (or KEY.1.bad) is what was no token of ours,
-KEY.*.tmp is being written. A lock file stands for one flight: who removes it, as `clear` does, makes what that flight
-brings home worthless, so that no token that was asked for before `clear` is found after it. Whoever brings a token home
-removes what has ended, of keys that nobody fetches.
+KEY.*.tmp is being written; quick* are notes (see store/note.py). A lock file stands for one flight: who removes it, as
+`clear` does, makes what that flight brings home worthless, so that no token that was asked for before `clear` is found
+after it. Whoever brings a token home removes what has ended, of keys that nobody fetches.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ import msgspec
 from hsmjwt.bearer import AccessToken
 from hsmjwt.deadline import Deadline
 from hsmjwt.errors import ConfigError
-from hsmjwt.store import flight
+from hsmjwt.store import flight, note
 from hsmjwt.store.record import VERSION, Bad, Record, load
 
 T = TypeVar("T")
 
 _NOTICE = "on-disk-notice"
+_LOOKED_AT = 200  # files
 _HEX = set("0123456789abcdef")
 _OPEN = os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -87,6 +88,12 @@ class FileStore:
                     _prune(folder, key, token.fetched_at)
         except (OSError, ValueError) as error:
             self._unusable(error)
+
+    def leave_note(self, key: str, token: AccessToken, name: str, text: Callable[[str, os.stat_result], str]) -> None:
+        """Leave a copy of the token that lies under the key for the shortest road; see hsmjwt.store.note."""
+        _check(key)
+        with contextlib.suppress(OSError), self._folder() as folder:  # without a note the longer road serves
+            note.leave(folder, key, token.value, name, text)
 
     @contextlib.contextmanager
     def hold(self, key: str, deadline: Deadline) -> Iterator[None]:
@@ -260,9 +267,13 @@ def _entries(folder: int) -> list[Entry]:
 
 
 def _prune(folder: int, ours: str, now: float) -> None:
-    """Remove tokens that ended by `now` and what failed flights left, but for keys that somebody fetches."""
+    """Remove tokens that ended by `now` and what failed flights left, but for keys that somebody fetches.
+
+    Of a large folder each fetch looks at a part, wherever that begins: a token must not cost more for many others.
+    """
     names = os.listdir(folder)
-    for key in _keys(names):
+    note.prune(folder, _some([name for name in names if note.is_note(name)]))
+    for key in _some(_keys(names)):
         if key == ours or not _ended(folder, key, now):
             continue
         with contextlib.suppress(OSError):  # the next one will
@@ -275,6 +286,13 @@ def _prune(folder: int, ours: str, now: float) -> None:
                         _remove(folder, name)
             finally:
                 flight.end(lock)
+
+
+def _some(names: list[str]) -> list[str]:
+    if len(names) <= _LOOKED_AT:
+        return names
+    start = int.from_bytes(os.urandom(4), "big") % len(names)
+    return [*names[start:], *names[:start]][:_LOOKED_AT]
 
 
 def _ended(folder: int, key: str, now: float) -> bool:
@@ -317,6 +335,7 @@ def _clear(folder: int, profile: str | None) -> int:
         for name in names:
             if _is_temporary(name, key):
                 _remove(folder, name)
+    note.clear(folder, os.listdir(folder))  # last: a note that is made from now on names a token that is gone
     return removed
 
 

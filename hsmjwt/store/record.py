@@ -41,22 +41,27 @@ class Bad(Exception):
 
 def load(folder: int, key: str) -> Record:
     """Read a token's file. Raises FileNotFoundError, OSError, or Bad for what we would not have written."""
-    content, inode = _content(folder, f"{key}.json")
+    return load_file(folder, key)[0]
+
+
+def load_file(folder: int, key: str) -> tuple[Record, os.stat_result]:
+    """Read a token's file; return what it holds and its status. Raises what `load` raises."""
+    content, status = _content(folder, f"{key}.json")
     try:
         record = msgspec.json.decode(content, type=Record)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         record = None
     if record is None:  # raised out here: the decoder's error may quote what it saw
-        raise Bad("is truncated, or no cache file of ours", inode)
+        raise Bad("is truncated, or no cache file of ours", status.st_ino)
     if record.version != VERSION:
-        raise Bad(f"is of version {record.version}, not {VERSION}", inode)
+        raise Bad(f"is of version {record.version}, not {VERSION}", status.st_ino)
     if record.key != key or not _plausible(record.token):
-        raise Bad("holds something else than its token", inode)
-    return record
+        raise Bad("holds something else than its token", status.st_ino)
+    return record, status
 
 
-def _content(folder: int, name: str) -> tuple[bytes, int]:
-    """Return what a file of ours holds, and its inode; looked at is the file that was opened, whatever its name does.
+def _content(folder: int, name: str) -> tuple[bytes, os.stat_result]:
+    """Return what a file of ours holds, and its status; looked at is the file that was opened, whatever its name does.
 
     Raises OSError, or Bad for a file that we would not have made.
     """
@@ -73,7 +78,7 @@ def _content(folder: int, name: str) -> tuple[bytes, int]:
             reason = _why_not_ours(status)
             if reason is None:
                 with open(fd, "rb", closefd=False) as file:
-                    return file.read(_LARGEST), status.st_ino
+                    return file.read(_LARGEST), status
         finally:
             os.close(fd)
     raise Bad(reason, status.st_ino)

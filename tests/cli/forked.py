@@ -55,7 +55,7 @@ class Forks:
 def serve(requests: int, answers: int) -> None:
     from hsmjwt.cli.gate import VERBS
 
-    for path in (*VERBS.values(), "hsmjwt.custody", "hsmjwt.oauth.transport", "hsmjwt.verify"):
+    for path in (*VERBS.values(), "hsmjwt.cli.typed", "hsmjwt.custody", "hsmjwt.oauth.transport", "hsmjwt.verify"):
         importlib.import_module(path)
     gc.freeze()  # or each fork copies what the collector touches
     with open(requests) as lines, open(answers, "w") as out:
