@@ -30,6 +30,7 @@ def entry() -> "NoReturn":
         except OSError:  # the longer road says it
             pass
     _fill_closed_descriptors()
+    from hsmjwt.cli import lighter  # noqa: F401 - before everything that imports msgspec
     from hsmjwt.cli.gate import gate
 
     code = None

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Annotated, Any, get_args, get_type_hints
 
-import msgspec
 import typer
 from typer.models import ArgumentInfo, OptionInfo
 
@@ -103,12 +102,13 @@ def _collector(command: Command) -> Callable[..., Action]:
     fields: dict[str, list[str]] = {}
     for group, struct in command.groups.items():
         kinds = get_type_hints(struct, include_extras=True)
-        fields[group] = [field.name for field in msgspec.structs.fields(struct)]
+        fields[group] = list(struct.__struct_fields__)
+        unset = struct()  # each field has a default; msgspec.structs.fields would take milliseconds to tell them
         parameters += [
             inspect.Parameter(
-                field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=kinds[field.name]
+                name, inspect.Parameter.KEYWORD_ONLY, default=getattr(unset, name), annotation=kinds[name]
             )
-            for field in msgspec.structs.fields(struct)
+            for name in fields[group]
         ]
     labels = {each.name: flag.name for each in parameters if isinstance(flag := _declared(each.annotation), Flag)}
     single = {name for name in labels if _kind_of(parameters, name) == str | None}
