@@ -8,7 +8,6 @@ a value means (a URI, a duration, a claim) is for `keychoice` and `oauth/profile
 from __future__ import annotations
 
 import os
-import re
 import stat
 import time
 import tomllib
@@ -28,7 +27,7 @@ T = TypeVar("T")
 
 CacheMode = Literal["auto", "runtime", "none"]
 
-_LARGEST = 16 * 1024 * 1024  # bytes; a config of this size is something else
+LARGEST = 16 * 1024 * 1024  # bytes; a config of this size is something else
 _SETTLED = 2.0  # seconds; the coarsest clock of a file system (FAT) that a second change could hide behind
 
 # What each key's value must be: the kinds of toml_tables.
@@ -170,8 +169,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 def load(flag: str | None, environ: Mapping[str, str], *, lenient: bool = False) -> Settings:
     """Find and read the config: `flag` (--config), HSMJWT_CONFIG, the user's file, the system's; none gives Settings().
 
-    `lenient` is for whoever looks at the config itself: it leaves out the tables that are wrong. Raises ConfigError for a named file that is missing, for one that others could have written, and for what is wrong
-    inside, with its line; also for a variable of ours that is not text.
+    Raises ConfigError for a named file that is missing, for one that others could have written, and for what is wrong
+    inside, with its line; also for a variable of ours that is not text. A `lenient` reading, for whoever looks at the
+    config itself, leaves out the tables that are wrong.
     """
     check_environment(environ)
     named = flag if flag is not None else environ.get("HSMJWT_CONFIG") or None
@@ -230,18 +230,25 @@ def _read(path: str) -> tuple[bytes, str, tuple[int, ...] | None] | None:
         ) from None
     try:
         info = os.fstat(descriptor)
-        _check_owner(path, info)
         settled = time.time() - info.st_ctime > _SETTLED
-        with open(descriptor, "rb", closefd=False) as file:
-            data = file.read(_LARGEST + 1)
-    except OSError as error:
-        raise ConfigError(f"config file {path!r} cannot be read: {error.strerror}") from None
+        data = content(path, descriptor)
     finally:
         os.close(descriptor)
-    if len(data) > _LARGEST:
-        raise ConfigError(f"config file {path!r} is longer than {_LARGEST // 1024 // 1024} MiB")
     identity = (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
     return data, path, identity if settled else None
+
+
+def content(path: str, descriptor: int) -> bytes:
+    """Return what an open config file holds, after a look at who could have written it. Raises ConfigError."""
+    try:
+        _check_owner(path, os.fstat(descriptor))
+        with open(descriptor, "rb", closefd=False) as file:
+            data = file.read(LARGEST + 1)
+    except OSError as error:
+        raise ConfigError(f"config file {path!r} cannot be read: {error.strerror}") from None
+    if len(data) > LARGEST:
+        raise ConfigError(f"config file {path!r} is longer than {LARGEST // 1024 // 1024} MiB")
+    return data
 
 
 def _check_owner(path: str, info: os.stat_result) -> None:
@@ -277,18 +284,17 @@ def parse(data: bytes, path: str, identity: tuple[int, ...] | None = None, *, le
         fault = not_toml(path, text, error)
     if fault is not None:  # raised out here, where no context holds the file's text
         raise fault
-    settings = _Reader(Source(path, text), path).settings(document)
-    for fault in () if lenient else settings.broken.values():
-        raise fault
+    settings = _Reader(Source(path, text), path, lenient=lenient).settings(document)
     return msgspec.structs.replace(settings, identity=identity)
 
 
 class _Reader:
     """Turns a TOML document into Settings, or into an error that names the key's line."""
 
-    def __init__(self, source: Source, path: str) -> None:
+    def __init__(self, source: Source, path: str, *, lenient: bool) -> None:
         self.source = source
         self.path = path
+        self.lenient = lenient
         self.broken: dict[KeyPath, ConfigError] = {}
 
     def settings(self, document: dict[str, Any]) -> Settings:
@@ -303,11 +309,12 @@ class _Reader:
         profiles = self.each("profiles", top, lambda name, table: self.profile(name, table, keys))
         default = top.get("default_profile")
         if default is not None and default not in top.get("profiles", {}):
-            self.broken["default_profile",] = self.source.fault(
+            fault = self.source.fault(
                 ("default_profile",),
                 f"default_profile names the profile {display(default)!r}, and there is none of that name",
                 hint=did_you_mean(default, profiles, noun="profiles"),
             )
+            self.leave_out(("default_profile",), fault)
         return Settings(
             path=self.path,
             default_profile=default,
@@ -320,14 +327,20 @@ class _Reader:
         )
 
     def each(self, kind: str, top: Mapping[str, Any], read: Callable[[str, dict[str, Any]], T]) -> dict[str, T]:
-        """Check each table of a kind, and note those that are wrong."""
+        """Check each table of a kind."""
         good: dict[str, T] = {}
         for name, table in top.get(kind, {}).items():
             try:
                 good[name] = read(name, table)
             except ConfigError as error:
-                self.broken[kind, name] = error
+                self.leave_out((kind, name), error)
         return good
+
+    def leave_out(self, path: KeyPath, fault: ConfigError) -> None:
+        """Note what is wrong in a lenient reading, else raise it."""
+        if not self.lenient:
+            raise fault
+        self.broken[path] = fault
 
     def key(self, name: str, table: dict[str, Any]) -> KeyTable:
         """Check a key table."""

@@ -7,7 +7,7 @@ because it is the closest to the key.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import msgspec
 
@@ -17,8 +17,11 @@ from hsmjwt.hsm.uri import KeyUri, display, parse, pin_source_spec
 from hsmjwt.jose.encoding import quoted
 from hsmjwt.nearest import did_you_mean
 from hsmjwt.secret import SecretSource, parse_source
+from hsmjwt.toml_tables import dotted
 
 T = TypeVar("T")
+
+Level = Literal["flag", "key table", "environment", "default"]
 
 _TABLE = "keys."  # before the name of a key table where a URI could stand, too
 _PIN_VALUE_WARNING = (
@@ -27,11 +30,21 @@ _PIN_VALUE_WARNING = (
 )
 
 
+class By(NamedTuple):
+    """Who names a value: the level, and how a list shows it, such as `[keys.adobe] module`."""
+
+    level: Level
+    label: str
+
+
+NOBODY = By("default", "default")
+
+
 class KeyChoice(msgspec.Struct, frozen=True, kw_only=True):
     """What was chosen; None where nobody names one; `module_by` says who names the module.
 
     `mounted` is True where the key table lets the PIN file be readable by others, `fixed_alg` what the table binds the
-    key to.
+    key to. `named` says who names uri, module and pin_source.
     """
 
     uri: KeyUri | None
@@ -41,6 +54,7 @@ class KeyChoice(msgspec.Struct, frozen=True, kw_only=True):
     mounted: bool
     table: str | None
     fixed_alg: str | None
+    named: dict[str, By]
     warnings: tuple[str, ...] = ()
 
 
@@ -70,39 +84,40 @@ def choose_key(
     entry = settings.keys[table] if table is not None else None
     uri, uri_by = _uri(settings, entry, key, environ)
     module, module_by = _module(entry, module, environ)
-    source = _pin(settings, environ, entry=entry, uri=uri, uri_by=uri_by, flag=pin_source)
+    source, pin_by = _pin(settings, environ, entry=entry, uri=uri, uri_by=uri_by, flag=pin_source)
     return KeyChoice(
         uri=uri,
         module=module,
-        module_by=module_by,
+        module_by=module_by.label.removesuffix(" module"),
         pin_source=source,
         mounted=entry is not None and entry.pin_file_check == "mount",
         table=table,
         fixed_alg=entry.alg if entry is not None else None,
+        named={"uri": uri_by, "module": module_by, "pin_source": pin_by},
         warnings=(_PIN_VALUE_WARNING,) if uri is not None and uri.pin_value is not None else (),
     )
 
 
 def _uri(
     settings: Settings, entry: KeyTable | None, flag: str | None, environ: Mapping[str, str]
-) -> tuple[KeyUri | None, str]:
+) -> tuple[KeyUri | None, By]:
     if flag is not None:
-        return _flagged("--key", lambda: parse(flag)), "--key"
+        return _flagged("--key", lambda: parse(flag)), By("flag", "--key")
     if entry is not None:
-        return _configured(settings, entry, "uri", lambda: parse(entry.uri)), f"[keys.{entry.name}]"
+        return _configured(settings, entry, "uri", lambda: parse(entry.uri)), _in_table(entry, "uri")
     named = environ.get("HSMJWT_KEY")
     if named:
-        return _flagged("HSMJWT_KEY", lambda: parse(named)), "HSMJWT_KEY"
-    return None, "nobody"
+        return _flagged("HSMJWT_KEY", lambda: parse(named)), By("environment", "HSMJWT_KEY")
+    return None, NOBODY
 
 
-def _module(entry: KeyTable | None, flag: str | None, environ: Mapping[str, str]) -> tuple[str | None, str]:
+def _module(entry: KeyTable | None, flag: str | None, environ: Mapping[str, str]) -> tuple[str | None, By]:
     if flag is not None:
-        return flag, "--module"
+        return flag, By("flag", "--module")
     if entry is not None and entry.module is not None:
-        return entry.module, f"[keys.{entry.name}]"
+        return entry.module, _in_table(entry, "module")
     named = environ.get("HSMJWT_MODULE")
-    return (named, "HSMJWT_MODULE") if named else (None, "nobody")
+    return (named, By("environment", "HSMJWT_MODULE")) if named else (None, NOBODY)
 
 
 def _pin(
@@ -111,23 +126,27 @@ def _pin(
     *,
     entry: KeyTable | None,
     uri: KeyUri | None,
-    uri_by: str,
+    uri_by: By,
     flag: str | None,
-) -> SecretSource | None:
+) -> tuple[SecretSource | None, By]:
     """Choose the PIN source, the most specific first; None leaves the prompt to the caller."""
     if flag is not None:
-        return _flagged("--pin-source", lambda: parse_source(flag))
+        return _flagged("--pin-source", lambda: parse_source(flag)), By("flag", "--pin-source")
     if uri is not None and uri.pin_value is not None:
-        return SecretSource(kind="value", target=uri.pin_value)
+        return SecretSource(kind="value", target=uri.pin_value), uri_by
     if uri is not None and (spec := pin_source_spec(uri)) is not None:
-        return _flagged(f"pin-source of {uri_by}", lambda: parse_source(spec))
+        return _flagged(f"pin-source of {uri_by.label}", lambda: parse_source(spec)), uri_by
     if entry is not None and (named := entry.pin_source) is not None:
-        return _configured(settings, entry, "pin_source", lambda: parse_source(named))
+        return _configured(settings, entry, "pin_source", lambda: parse_source(named)), _in_table(entry, "pin_source")
     if variable := environ.get("HSMJWT_PIN_SOURCE"):
-        return _flagged("HSMJWT_PIN_SOURCE", lambda: parse_source(variable))
+        return _flagged("HSMJWT_PIN_SOURCE", lambda: parse_source(variable)), By("environment", "HSMJWT_PIN_SOURCE")
     if "HSMJWT_PIN" in environ:  # empty too: a CI secret that is missing comes as an empty variable, and is told so
-        return SecretSource(kind="env", target="HSMJWT_PIN")
-    return None
+        return SecretSource(kind="env", target="HSMJWT_PIN"), By("environment", "HSMJWT_PIN")
+    return None, NOBODY
+
+
+def _in_table(entry: KeyTable, field: str) -> By:
+    return By("key table", f"[{dotted(('keys', entry.name))}] {field}")
 
 
 def _flagged(name: str, call: Callable[[], T]) -> T:

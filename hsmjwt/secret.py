@@ -217,6 +217,17 @@ def resolve(
     return Resolved(secret=_checked(wanted, raw), identity=identity)
 
 
+def look(source: SecretSource, *, purpose: str, environ: Mapping[str, str], mounted: bool = False) -> None:
+    """Judge the file that a source names, without opening it; other sources have none.
+
+    Raises OSError where it cannot be looked at, ConfigError where `resolve` would refuse it.
+    """
+    if source.kind == "file":
+        readable = mounted or _under_credentials(source.target, environ)
+        file = f"the {purpose} file '{_visible(source.target)}'"
+        _judge(file, source.target, os.stat(source.target), readable=readable)
+
+
 class _Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """What a reader needs to know."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -32,15 +33,17 @@ class Source:
         """Keep path and text; no path stands for a configuration that no file holds."""
         self._path = path
         self._text = text
+        self._lines: dict[KeyPath, int] | None = None  # found for the first fault
 
     def place(self, key: KeyPath) -> str:
         """Return `config file 'PATH', line N`: the line of the key, else of the nearest table around it."""
         if self._path is None:
             return "the configuration"
-        lines = key_lines(self._text)
-        while key and key not in lines:
+        if self._lines is None:
+            self._lines = key_lines(self._text)
+        while key and key not in self._lines:
             key = key[:-1]
-        return f"config file {self._path!r}" + (f", line {lines[key]}" if key else "")
+        return f"config file {self._path!r}" + (f", line {self._lines[key]}" if key else "")
 
     def fault(self, key: KeyPath, problem: str, *, hint: str | None = None) -> ConfigError:
         """Return the error for what is wrong with a key."""
@@ -84,6 +87,24 @@ class Source:
             if not os.path.isabs(str(path)):
                 raise self.fault(key, f"{_name(key)}: the path {path!r} is relative", hint="write the whole path")
         return value
+
+
+def not_toml(path: str, text: str, error: Exception) -> ConfigError:
+    """Return the error for bad TOML; tomllib tells the place at the end of its message."""
+    if isinstance(error, RecursionError):
+        return ConfigError(f"config file {path!r} is nested too deep")
+    message = str(error)
+    found = re.search(r" \(at (?:line (\d+), column (\d+)|end of document)\)$", message)
+    if found is None:  # int() takes 4300 digits at most
+        return ConfigError(f"config file {path!r}: a number has too many digits")
+    what = message[: found.start()]
+    what = what[:1].lower() + what[1:]
+    line = found[1] or str(text.rstrip("\n").count("\n") + 1)
+    column = f", column {found[2]}" if found[2] else " at the end of the file"
+    return ConfigError(
+        f"config file {path!r}, line {line}{column}: not TOML: {what}",
+        hint='texts stand in quotes: name = "value"; https://toml.io/en/v1.0.0 has the rules',
+    )
 
 
 def dotted(path: KeyPath) -> str:

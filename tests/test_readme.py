@@ -178,7 +178,7 @@ def test_the_configuration_shown_is_read_and_its_keys_are_all_there_are():
     assert sentence
     assert set(quoted([sentence[1]])) == fields(config.KeyTable, "name")
     top = {"default_profile", "allowed_modules", "cache", "keys", "profiles"}
-    assert top == fields(config.Settings, "path", "source", "searched")
+    assert top == fields(config.Settings, "path", "source", "searched", "identity", "broken")
     assert top <= set(re.findall(r"(?m)^\[?(\w+)", example))
 
 

@@ -28,10 +28,12 @@ def profile_of(
     shared: Shared,
     exchange: Exchange | None,
     settings: Settings | None = None,
+    exchanging: bool | None = True,
 ) -> tuple[Settings, Profile]:
     """Merge flags, config and environment; `exchange` None is for `sign`.
 
-    Sets the time limit and reads the config, unless `settings` says that both is done.
+    With `exchanging` None nothing is exchanged where no token URL is known. Sets the time limit and reads the config,
+    unless `settings` says that both is done.
     """
     if settings is None:
         run.limit(shared.timeout)
@@ -57,7 +59,7 @@ def profile_of(
     flags = SigningFlags(
         key=device.key, module=device.module, pin_source=device.pin_source, timeout=shared.timeout, **given
     )
-    profile = resolve(settings, flags, name, os.environ, exchanging=exchange is not None)
+    profile = resolve(settings, flags, name, os.environ, exchanging=False if exchange is None else exchanging)
     run.deadline.extend_to(profile.timeout)
     for warning in profile.warnings:
         run.console.warn(f"warning: {warning}")

@@ -5,21 +5,30 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple
 
 from hsmjwt.errors import HsmjwtError, UsageError
-from hsmjwt.toml_tables import Source
+from hsmjwt.toml_tables import Source, dotted
 
-Level = Literal["flag", "profile", "provider", "default"]
+Level = Literal["flag", "profile", "key table", "environment", "provider", "default"]
 
 
 class Origin(NamedTuple):
     """Who named a value: a flag, whose faults are exit 2; a key of the config, exit 3; a provider's file; or nobody.
 
-    `label` is how messages call it, `key` its place in the config.
+    `label` is how messages call it, `key` its place in the config. What stands in the environment is read where the key
+    is chosen, and its faults are told there.
     """
 
     level: Level
     label: str
     source: Source | None = None
     key: tuple[str, ...] = ()
+
+    @property
+    def by(self) -> str:
+        """Return who named the value as a list shows it, such as `--iss` or `[profiles.adobe] client_id`."""
+        *table, key = self.key or (self.label,)
+        if table:
+            return f"[{dotted(tuple(table))}] {dotted((key,))}"
+        return f"provider {key}" if self.level == "provider" else key
 
     def fault(self, problem: str, *, hint: str | None = None) -> HsmjwtError:
         """Return the error for what is wrong with the value."""
@@ -56,4 +65,4 @@ def flag(label: str) -> Origin:
     return Origin("flag", label)
 
 
-DEFAULT = Origin("default", "hsmjwt")
+DEFAULT = Origin("default", "default")

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from hsmjwt.config import Settings
-from hsmjwt.guard.policy import DEFAULT_MAX_LIFE
 from hsmjwt.hsm.uri import KeyUri
 from hsmjwt.jose.claims import NOW, REGISTERED, ClaimsTemplate, Computed, When
 from hsmjwt.keychoice import KeyChoice, choose_key
 from hsmjwt.oauth import rules
-from hsmjwt.oauth.merge import merged_claims, merged_header, when
-from hsmjwt.oauth.named import Named, flag
+from hsmjwt.oauth.merge import merged_claims, merged_header, profile_key, when
+from hsmjwt.oauth.named import DEFAULT, Named, Origin, flag
 from hsmjwt.oauth.provider import Grant, Provider
 from hsmjwt.oauth.signing_flags import SigningFlags
 from hsmjwt.secret import SecretSource
@@ -35,13 +34,16 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
 
     `header` holds what stands beside alg. `token_url` may be None where nothing is exchanged, `alg` where the key
     decides. `module_by` tells who named the module. `retired` is a warning that the provider's grant
-    has ended, None where the token URL is loopback.
+    has ended, None where the token URL is loopback. `origins` tells who named each value, by the config's name for it
+    (`client_id`, `claims.NAME`); what is not there nobody has named.
     """
 
     name: str | None
     provider: str
+    environment: str | None
     retired: str | None
     warnings: tuple[str, ...]
+    key_table: str | None
     key_uri: KeyUri
     module: str | None
     module_by: str
@@ -62,6 +64,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     min_ttl: float
     max_life: int
     now: When | None
+    origins: dict[str, Origin]
 
     def __repr__(self) -> str:
         """Show the name only: a proxy's URL may hold a password."""
@@ -116,17 +119,84 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def resolve(
-    settings: Settings, flags: SigningFlags, argument: str | None, environ: Mapping[str, str], *, exchanging: bool
+    settings: Settings,
+    flags: SigningFlags,
+    argument: str | None,
+    environ: Mapping[str, str],
+    *,
+    exchanging: bool | None,
 ) -> Profile:
-    """Merge everything into a Profile; `argument` is the profile's name, `exchanging` False for `sign`.
+    """Merge everything into a Profile; `argument` is the profile's name.
 
-    Raises UsageError for bad or missing flags, ConfigError for what the config says, and PolicyError, naming the rule,
-    for what provider or key table do not allow.
+    `exchanging` is False for `sign`; with None there is an exchange where a token URL is known. Raises UsageError for
+    bad or missing flags, ConfigError for what the config says, and PolicyError, naming the rule, for what provider or
+    key table do not allow.
     """
     flags.check()
-    table = rules.chosen_table(settings, flags, argument, environ)
+    made = _decide(settings, flags, argument, environ, exchanging=exchanging)
+    provider, key = made.asked.provider, made.key
+    token_url = made.value("token_url")
+    if key.uri is None:  # for the type checker: _decide has seen to it
+        raise AssertionError
+    return Profile(
+        name=None if made.asked.table is None else made.asked.table.name,
+        provider=provider.name,
+        environment=made.value("environment"),
+        retired=provider.retired if token_url is None or not rules.leads_here(token_url) else None,
+        warnings=key.warnings,
+        key_table=key.table,
+        key_uri=key.uri,
+        module=key.module,
+        module_by=key.module_by,
+        pin_source=key.pin_source,
+        mounted=key.mounted,
+        alg=made.value("alg"),
+        grant=made.value("grant"),
+        client_id=made.value("client_id"),
+        token_url=token_url,
+        claims=_template(made.claims),
+        header={name: item.value for name, item in made.header.items()},
+        form={name: item.value for name, item in made.form.items()},
+        scope=made.value("scope"),
+        client_secret=made.value("client_secret_source"),
+        ca_file=made.value("ca_file"),
+        proxy=made.value("proxy"),
+        timeout=made.value("timeout"),
+        min_ttl=made.value("min_ttl"),
+        max_life=made.value("max_lifetime"),
+        now=made.value("now"),
+        origins=_origins(made),
+    )
+
+
+class _Decisions(NamedTuple):
+    """Every value with who named it: claims, header and form by their own names, the others by the config's."""
+
+    asked: rules.Asked
+    key: KeyChoice
+    claims: dict[str, Named]
+    header: dict[str, Named]
+    form: dict[str, Named]
+    others: dict[str, Named | None]
+
+    def value(self, name: str) -> Any:
+        """Return one of the others' values, None where nobody names it."""
+        named = self.others[name]
+        return None if named is None else named.value
+
+
+def _decide(
+    settings: Settings,
+    flags: SigningFlags,
+    argument: str | None,
+    environ: Mapping[str, str],
+    *,
+    exchanging: bool | None,
+) -> _Decisions:
+    chosen = rules.chosen_table(settings, flags, argument, environ)
+    table = None if chosen is None else chosen.value
     provider = rules.chosen_provider(flags, table, settings.source)
-    asked = rules.Asked(flags, table, settings.source, provider)
+    asked = rules.Asked(flags, table, settings.source, provider.value)
     key = choose_key(
         settings,
         environ,
@@ -138,94 +208,123 @@ def resolve(
     grant = rules.chosen_grant(asked)
     alg = rules.chosen_alg(asked, key)
     environment = rules.chosen_environment(asked)
-    token_url = rules.chosen_token_url(asked, environment)
-    named = merged_claims(flags, table, settings.source)
-    audience = rules.chosen_audience(asked, named.get("aud"), environment, token_url)
+    server = None if environment is None else asked.provider.environments[environment.value]
+    token_url = rules.chosen_token_url(asked, server)
+    claims = merged_claims(flags, table, settings.source)
+    audience = rules.chosen_audience(asked, claims.get("aud"), server, token_url)
     rules.check_stranger(asked, audience)
-    iss, sub, client_id = _parties(asked, grant, named)
-    by_client = provider.issuer == "client-id"
-    wanted = (
-        ("--key", "key", key.uri),
-        ("--client-id" if by_client and exchanging else "--iss", "client_id" if by_client else "issuer", iss),
-        ("--sub", "subject", sub if provider.subject == "named" else ""),
-        ("--token-url", "token_url", token_url if exchanging else ""),
-        ("--aud", "audience", "" if exchanging else audience),
-    )
-    rules.check_missing(wanted, table, settings.profiles)
-    if key.uri is None or iss is None or sub is None:  # for the type checker: check_missing has seen to it
-        raise AssertionError
-    header = {name: item.value for name, item in merged_header(flags, table, settings.source).items()}
-    return Profile(
-        name=None if table is None else table.name,
-        provider=provider.name,
-        retired=provider.retired if token_url is None or not rules.leads_here(token_url.value) else None,
-        warnings=key.warnings,
-        key_uri=key.uri,
-        alg=alg,
-        grant=grant,
-        client_id=client_id,
-        token_url=None if token_url is None else token_url.value,
-        claims=_template(provider, named, iss=iss, sub=sub, aud=None if audience is None else audience.value),
-        header={"typ": provider.typ[grant], **header},
-        max_life=DEFAULT_MAX_LIFE if provider.max_lifetime is None else provider.max_lifetime,
-        now=None if flags.now is None else when(flags.now, flag("--now")),
-        **_login(key),
-        **_sending(asked, settings.path),
-    )
-
-
-def _login(key: KeyChoice) -> dict[str, Any]:
-    """Return the fields that say how the key is reached."""
-    return {
-        "module": key.module,
-        "module_by": key.module_by,
-        "pin_source": key.pin_source,
-        "mounted": key.mounted,
-    }
-
-
-def _sending(asked: rules.Asked, config: str | None) -> dict[str, Any]:
-    """Return the fields that say how the assertion is sent."""
-    return {
-        "form": rules.chosen_form(asked),
+    iss, sub, client_id = _parties(asked, grant.value, claims)
+    parts = {"uri": key.uri, "iss": iss, "sub": sub, "token_url": token_url, "aud": audience}
+    rules.check_missing(_wanted(asked.provider, parts, exchanging=exchanging), table, settings.profiles)
+    typ = Named(asked.provider.typ[grant.value], asked.by_provider)
+    others = {
+        "profile": chosen,
+        "provider": provider,
+        "environment": environment,
+        "grant": grant,
+        "alg": alg,
+        "client_id": client_id,
+        "token_url": token_url,
         "scope": rules.chosen_scope(asked),
-        "client_secret": rules.chosen_client_secret(asked),
-        "ca_file": rules.chosen_ca_file(asked, config),
+        "client_secret_source": rules.chosen_client_secret(asked),
+        "ca_file": rules.chosen_ca_file(asked, settings.path),
         "proxy": rules.chosen_proxy(asked),
         "timeout": asked.seconds("timeout", DEFAULT_TIMEOUT, zero=False),
         "min_ttl": asked.seconds("min_ttl", DEFAULT_MIN_TTL, zero=True),
+        "max_lifetime": rules.longest_life(asked.provider),
+        "now": None if flags.now is None else Named(when(flags.now, flag("--now")), flag("--now")),
     }
+    return _Decisions(
+        asked=asked,
+        key=key,
+        claims=_completed(claims, asked, {"iss": iss, "sub": sub, "aud": audience}),
+        header={"typ": typ, **merged_header(flags, table, settings.source)},
+        form=rules.chosen_form(asked),
+        others=others,
+    )
 
 
-def _parties(asked: rules.Asked, grant: Grant, named: Mapping[str, Named]) -> tuple[str | None, str | None, str | None]:
+def _wanted(
+    provider: Provider, parts: Mapping[str, object], *, exchanging: bool | None
+) -> tuple[tuple[str, str, object], ...]:
+    """Return what must not be missing, as rows of flag, profile key and value."""
+    by_client = provider.issuer == "client-id"
+    goal = ("--aud", "audience", parts["aud"])
+    if exchanging:
+        goal = ("--token-url", "token_url", parts["token_url"])
+    elif exchanging is None and parts["token_url"] is None:
+        goal = ("--aud (or --token-url)", "audience (or token_url)", parts["aud"])
+    return (
+        ("--key", "key", parts["uri"]),
+        (
+            "--client-id" if by_client and exchanging is not False else "--iss",
+            "client_id" if by_client else "issuer",
+            parts["iss"],
+        ),
+        ("--sub", "subject", parts["sub"] if provider.subject == "named" else ""),
+        goal,
+    )
+
+
+def _parties(
+    asked: rules.Asked, grant: Grant, named: Mapping[str, Named]
+) -> tuple[Named | None, Named | None, Named | None]:
     """Return iss, sub and the form field client_id.
 
     A client's own assertion is by the client about itself (RFC 7523, section 3, points 1 and 2), and some providers
     use the client id as iss everywhere.
     """
-    given = {name: item.value for name, item in named.items()}
-    picked = asked.pick("client_id")
-    client_id = None if picked is None else str(picked.value)
+    client_id = asked.pick("client_id")
     by_client = asked.provider.issuer == "client-id"
-    iss = given.get("iss", client_id if by_client or grant == "client-assertion" else None)
-    sub = given.get("sub", iss if asked.provider.subject == "issuer" else None)
+    iss = named.get("iss", client_id if by_client or grant == "client-assertion" else None)
+    sub = named.get("sub", iss if asked.provider.subject == "issuer" else None)
     return iss, sub, client_id or (iss if by_client else None)
 
 
-def _template(
-    provider: Provider, named: Mapping[str, Named], *, iss: str, sub: str, aud: str | list[str] | None
-) -> ClaimsTemplate:
+def _completed(
+    claims: Mapping[str, Named], asked: rules.Asked, parties: Mapping[str, Named | None]
+) -> dict[str, Named]:
+    """Return the claims with what the provider's file gives for those that nobody names."""
+    provider = asked.provider
+    return {
+        "exp": Named(When(provider.lifetime, absolute=False), asked.by_provider),
+        "jti": Named(Computed.NEW_ID if provider.jti == "auto" else None, asked.by_provider),
+        **claims,
+        **{name: each for name, each in parties.items() if each is not None},
+    }
+
+
+def _template(named: Mapping[str, Named]) -> ClaimsTemplate:
     given = {name: item.value for name, item in named.items()}
     return ClaimsTemplate(
-        iss=iss,
-        sub=sub,
-        aud=aud,
-        exp=given.get("exp", When(provider.lifetime, absolute=False)),
+        iss=given["iss"],
+        sub=given["sub"],
+        aud=given.get("aud"),
+        exp=given["exp"],
         iat=given.get("iat", NOW),
         nbf=given.get("nbf"),
-        jti=given.get("jti", Computed.NEW_ID if provider.jti == "auto" else None),
+        jti=given["jti"],
         extra=tuple((name, value) for name, value in given.items() if name not in REGISTERED),
     )
+
+
+_CLAIM_KEYS = {"iss": "issuer", "sub": "subject", "aud": "audience", "exp": "lifetime", "nbf": "nbf", "jti": "jti"}
+
+
+def _origins(made: _Decisions) -> dict[str, Origin]:
+    """Return who named each value, by the name that the config has for it."""
+    key, table = made.key, made.asked.table
+    by = flag("--key")  # which may name another table than the profile does
+    if table is not None and table.key is not None and table.key == key.table:
+        by = profile_key(made.asked.source, table, "key")
+    return {
+        **{name: each.origin for name, each in made.others.items() if each is not None},
+        **{_CLAIM_KEYS.get(name, f"claims.{name}"): each.origin for name, each in made.claims.items()},
+        **{name if name in ("typ", "kid") else f"headers.{name}": each.origin for name, each in made.header.items()},
+        **{f"form.{name}": each.origin for name, each in made.form.items()},
+        "key": DEFAULT if key.table is None else by,
+        **{name: Origin(each.level, each.label) for name, each in key.named.items()},
+    }
 
 
 def _tagged(value: object) -> list[Any]:

@@ -6,6 +6,7 @@ before anything is signed. Rules are `grants`, `algs`, `max_lifetime`, and the a
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import tomllib
@@ -74,6 +75,7 @@ def names() -> list[str]:
     return sorted(files)
 
 
+@functools.cache
 def load(name: str) -> Provider:
     """Read a provider's file. Raises ConfigError with the nearest name where there is none."""
     try:

@@ -12,7 +12,7 @@ from typing import NamedTuple, get_args
 
 from hsmjwt.config import ProfileTable, Settings
 from hsmjwt.errors import ConfigError, UsageError
-from hsmjwt.guard.policy import refused
+from hsmjwt.guard.policy import DEFAULT_MAX_LIFE, refused
 from hsmjwt.jose.algorithms import ALGORITHMS
 from hsmjwt.jose.encoding import quoted
 from hsmjwt.keychoice import KeyChoice
@@ -26,7 +26,7 @@ from hsmjwt.oauth.named import DEFAULT, Named, Origin, flag
 from hsmjwt.oauth.provider import Environment, Grant, Provider
 from hsmjwt.oauth.shown import telling
 from hsmjwt.oauth.signing_flags import SigningFlags
-from hsmjwt.secret import SecretSource, parse_source
+from hsmjwt.secret import parse_source
 from hsmjwt.toml_tables import Source, where
 
 # Names that JOSE registers for signatures (RFC 7518, 8037, 8812, 9864, 9964): others are a slip of the finger.
@@ -47,6 +47,7 @@ _FORM_KEYS = {
 _LISTED = 10  # profiles in a hint
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+(?: [\x21\x23-\x5b\x5d-\x7e]+)*")
 _SIGNS_WITH = f"this version signs with {', '.join(ALGORITHMS)}"
+_DEFAULT_PROFILE = Origin("default", "default_profile")
 _ANY_SERVER = parse_endpoint("https://as.example/token")
 
 
@@ -65,72 +66,81 @@ class Asked(NamedTuple):
             return Named(value, flag("--" + key.replace("_", "-")))
         return self.configured(key)
 
+    @property
+    def by_provider(self) -> Origin:
+        """The origin of what the provider's file says."""
+        return Origin("provider", self.provider.name)
+
     def configured(self, key: str) -> Named | None:
         """Return the profile's key, which has no flag or none that counts."""
         value = getattr(self.table, key) if self.table is not None else None
         return None if self.table is None or value is None else Named(value, profile_key(self.source, self.table, key))
 
-    def seconds(self, key: str, default: float, *, zero: bool) -> float:
+    def seconds(self, key: str, default: float, *, zero: bool) -> Named:
         """Return a duration; `zero` tells whether it may be 0."""
         named = self.pick(key)
         if named is None:
-            return default
+            return Named(default, DEFAULT)
         value = duration(named.value, named.origin)
         if value == 0 and not zero:
             raise named.origin.fault("must be longer than 0")
-        return value
+        return Named(value, named.origin)
 
 
 def chosen_table(
     settings: Settings, flags: SigningFlags, argument: str | None, environ: Mapping[str, str]
-) -> ProfileTable | None:
-    """Return the profile to use: the argument, else HSMJWT_PROFILE, else default_profile.
+) -> Named | None:
+    """Return the profile's table to use: the argument, else HSMJWT_PROFILE, else default_profile.
 
     With --iss, --provider or --token-url and no argument it is none: whoever names these means no profile, and a stray
     variable must not add to what they say.
     """
     if argument is not None:
-        return settings.profile(argument)
+        return Named(settings.profile(argument), flag("PROFILE"))
     if flags.iss is not None or flags.provider is not None or flags.token_url is not None:
         return None
     name = environ.get("HSMJWT_PROFILE")
     if name:
-        return settings.profile(name, "HSMJWT_PROFILE")
-    return None if settings.default_profile is None else settings.profile(settings.default_profile, "default_profile")
+        return Named(settings.profile(name, "HSMJWT_PROFILE"), Origin("environment", "HSMJWT_PROFILE"))
+    name = settings.default_profile
+    return None if name is None else Named(settings.profile(name, "default_profile"), _DEFAULT_PROFILE)
 
 
-def chosen_provider(flags: SigningFlags, table: ProfileTable | None, source: Source) -> Provider:
+def chosen_provider(flags: SigningFlags, table: ProfileTable | None, source: Source) -> Named:
     """Return the provider: the flag's, the profile's, or generic. Raises ConfigError for one that nobody knows."""
-    if flags.provider is not None or table is None or table.provider is None:
-        return providers.load(flags.provider or "generic")
+    if flags.provider is not None:
+        return Named(providers.load(flags.provider), flag("--provider"))
+    if table is None or table.provider is None:
+        return Named(providers.load("generic"), DEFAULT)
+    origin = profile_key(source, table, "provider")
     try:
-        return providers.load(table.provider)
+        return Named(providers.load(table.provider), origin)
     except ConfigError as error:
-        raise profile_key(source, table, "provider").fault(error.message, hint=error.hint) from None
+        raise origin.fault(error.message, hint=error.hint) from None
 
 
-def chosen_environment(asked: Asked) -> Environment | None:
-    """Return the provider's environment that the profile names, else its first, None where it has none."""
+def chosen_environment(asked: Asked) -> Named | None:
+    """Return the name of the provider's environment that the profile names, else its first, None where it has none."""
     known = asked.provider.environments
     named = asked.configured("environment")
     if named is None:
-        return next(iter(known.values()), None)
+        first = next(iter(known), None)
+        return None if first is None else Named(first, asked.by_provider)
     if named.value not in known:
         raise named.origin.fault(
             f"the provider {asked.provider.name!r} has no environment {named.value!r}",
             hint=did_you_mean(named.value, known, noun="environments"),
         )
-    return known[named.value]
+    return named
 
 
-def chosen_grant(asked: Asked) -> Grant:
+def chosen_grant(asked: Asked) -> Named:
     """Return the grant; one that the provider does not take breaks its rule."""
     named = asked.pick("grant")
     if named is None:
-        return asked.provider.grants[0]
-    for grant in asked.provider.grants:
-        if grant == named.value:
-            return grant
+        return Named(asked.provider.grants[0], asked.by_provider)
+    if named.value in asked.provider.grants:
+        return named
     if named.value not in get_args(Grant):
         raise named.origin.fault(
             f"unknown grant {quoted(named.value)}", hint=did_you_mean(named.value, get_args(Grant), noun="grants")
@@ -141,7 +151,7 @@ def chosen_grant(asked: Asked) -> Grant:
     )
 
 
-def chosen_alg(asked: Asked, key: KeyChoice) -> str | None:
+def chosen_alg(asked: Asked, key: KeyChoice) -> Named | None:
     """Return the algorithm, None where the key decides.
 
     The key table binds its key to one algorithm (RFC 8725, section 3.1), and a provider may take some only.
@@ -149,7 +159,7 @@ def chosen_alg(asked: Asked, key: KeyChoice) -> str | None:
     rule = f"keys.{key.table}.alg"
     fixed = None
     if key.fixed_alg is not None and key.table is not None:
-        origin = Origin("profile", f"alg in [keys.{key.table}]", asked.source, ("keys", key.table, "alg"))
+        origin = Origin("key table", f"alg in [keys.{key.table}]", asked.source, ("keys", key.table, "alg"))
         fixed = Named(_known_alg(key.fixed_alg, origin), origin)
     named = fixed
     if asked.flags.alg is not None:
@@ -158,7 +168,7 @@ def chosen_alg(asked: Asked, key: KeyChoice) -> str | None:
             raise refused(rule, f"--alg is {named.value}, and the key table binds its key to {fixed.value}")
     allowed = asked.provider.algs
     if named is None:
-        return allowed[0] if len(allowed) == 1 else None
+        return Named(allowed[0], asked.by_provider) if len(allowed) == 1 else None
     if allowed and named.value not in allowed:
         raise refused(
             f"{asked.provider.name}.alg",
@@ -169,7 +179,7 @@ def chosen_alg(asked: Asked, key: KeyChoice) -> str | None:
             f"the algorithm {named.value} is not supported by this version",
             hint=_SIGNS_WITH,
         )
-    return str(named.value)
+    return named
 
 
 def _known_alg(name: str, origin: Origin) -> str:
@@ -182,7 +192,7 @@ def chosen_token_url(asked: Asked, environment: Environment | None) -> Named | N
     """Return the token endpoint, checked; a provider's is always a default."""
     named = asked.pick("token_url")
     if named is None:
-        return None if environment is None else Named(environment.token_url, Origin("provider", asked.provider.name))
+        return None if environment is None else Named(environment.token_url, asked.by_provider)
     try:
         parse_endpoint(named.value)
     except UsageError as error:
@@ -197,7 +207,7 @@ def chosen_audience(
     own = environment.audience if environment is not None else None
     if asked.provider.audience != "token-url" and own is not None:
         if named is None:
-            return Named(own, Origin("provider", asked.provider.name))
+            return Named(own, asked.by_provider)
         if asked.provider.audience == "fixed" and named.value != own:
             raise refused(
                 f"{asked.provider.name}.audience", f"{named.origin.label} names another audience than {own!r}"
@@ -205,7 +215,7 @@ def chosen_audience(
         return named
     if named is not None:
         return named
-    return None if token_url is None else Named(token_url.value, DEFAULT)
+    return token_url
 
 
 def check_stranger(asked: Asked, audience: Named | None) -> None:
@@ -250,12 +260,12 @@ def _host(url: str) -> str:
         return ""  # which no host is
 
 
-def chosen_form(asked: Asked) -> dict[str, str]:
+def chosen_form(asked: Asked) -> dict[str, Named]:
     """Return the profile's extra form fields; none may be one that the exchange writes."""
     table = asked.table
     if table is None:
         return {}
-    form: dict[str, str] = {}
+    form: dict[str, Named] = {}
     for name, value in table.form.items():
         origin = profile_key(asked.source, table, "form", name)
         if name in _FORM_KEYS:
@@ -265,11 +275,11 @@ def chosen_form(asked: Asked) -> dict[str, str]:
             )
         if not isinstance(value, str):
             raise origin.fault("must be text", hint="quote the value")
-        form[name] = value
+        form[name] = Named(value, origin)
     return form
 
 
-def chosen_client_secret(asked: Asked) -> SecretSource | None:
+def chosen_client_secret(asked: Asked) -> Named | None:
     """Return where the profile's client secret is to be read."""
     named = asked.configured("client_secret_source")
     if named is None:
@@ -280,10 +290,10 @@ def chosen_client_secret(asked: Asked) -> SecretSource | None:
         raise named.origin.fault(error.message, hint=error.hint) from None
     if source.kind == "none":
         raise named.origin.fault("'none' gives no client secret", hint="leave the key out where there is none")
-    return source
+    return Named(source, named.origin)
 
 
-def chosen_scope(asked: Asked) -> str | None:
+def chosen_scope(asked: Asked) -> Named | None:
     """Return the scope as it is sent: a list's members with a blank between (RFC 6749, section 3.3)."""
     named = asked.pick("scope")
     if named is None:
@@ -294,10 +304,10 @@ def chosen_scope(asked: Asked) -> str | None:
             f"{quoted(scope)} is no scope (RFC 6749, section 3.3)",
             hint='names of printable ASCII without " and \\, one blank between two of them',
         )
-    return scope
+    return Named(scope, named.origin)
 
 
-def chosen_ca_file(asked: Asked, config: str | None) -> str | None:
+def chosen_ca_file(asked: Asked, config: str | None) -> Named | None:
     """Return the file of trusted certificates; a relative one in the config lies beside the config file."""
     named = asked.pick("ca_file")
     if named is None:
@@ -305,10 +315,10 @@ def chosen_ca_file(asked: Asked, config: str | None) -> str | None:
     if "\0" in named.value:
         raise named.origin.fault("a file name holds no NUL")
     beside = os.path.dirname(config) if config is not None and named.origin.level == "profile" else ""
-    return os.path.join(beside, named.value)
+    return Named(os.path.join(beside, named.value), named.origin)
 
 
-def chosen_proxy(asked: Asked) -> str | None:
+def chosen_proxy(asked: Asked) -> Named | None:
     """Return the profile's proxy, '' where it wants none; it may hold a password, so no message quotes it."""
     named = asked.configured("proxy")
     if named is None:
@@ -319,7 +329,14 @@ def chosen_proxy(asked: Asked) -> str | None:
         raise named.origin.fault(error.message, hint=error.hint) from None
     except ProxyFault:
         pass  # a kind of proxy that is not supported matters to whoever exchanges
-    return str(named.value)
+    return named
+
+
+def longest_life(provider: Provider) -> Named:
+    """Return the longest life of an assertion in seconds that the provider takes, an hour where its file says none."""
+    if provider.max_lifetime is None:
+        return Named(DEFAULT_MAX_LIFE, DEFAULT)
+    return Named(provider.max_lifetime, Origin("provider", provider.name))
 
 
 def leads_here(url: str) -> bool:

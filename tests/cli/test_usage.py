@@ -17,6 +17,8 @@ from hsmjwt.cli.usage import shown, unknown_verb
 GROUPS = {
     "slot": ["list"],
     "key": ["list", "generate", "show", "export"],
+    "profile": ["list", "show", "check", "init"],
+    "provider": ["list", "show"],
     "cache": ["list", "clear"],
     "softhsm": ["init", "env", "remove"],
 }
@@ -87,7 +89,7 @@ def test_every_flag_misses_its_value_and_takes_it_once(quick, command):
     ("argv", "words", "hint"),
     [
         (["sgin"], "there is no command 'sgin'", "did you mean 'sign'?"),
-        (["exec", "p", "--", "ls"], "there is no command 'exec'", "hsmjwt --help"),
+        (["journal", "tail"], "there is no command 'journal'", "hsmjwt --help"),
         (["serve"], "there is no command 'serve'", "hsmjwt --help"),
         (["help"], "there is no command 'help'", "hsmjwt --help"),
         ([""], "there is no command ''", "hsmjwt --help"),
