@@ -7,6 +7,8 @@ import json
 import time
 from typing import Annotated, Any
 
+import msgspec
+
 from hsmjwt import compose
 from hsmjwt.cli import device as devices
 from hsmjwt.cli.flags import Device, Flag, Plain, Shared, Word, command
@@ -14,7 +16,8 @@ from hsmjwt.cli.output import one_line
 from hsmjwt.cli.run import Run, duration
 from hsmjwt.errors import DeviceError, HsmjwtError, PolicyError, UsageError
 from hsmjwt.jose.encoding import EncodingFault
-from hsmjwt.jose.judge import SIGNATURE, Verdict, judge_other_key
+from hsmjwt.jose.judge import SIGNATURE, Verdict, judge_other_key, judge_set
+from hsmjwt.jose.jwkset import MAX_BYTES, KeySet, SecretFault, load_set
 from hsmjwt.jose.jws import Parts, split, trim
 from hsmjwt.jose.keys import PublicKey
 
@@ -22,6 +25,8 @@ Jwt = Annotated[str, Word("JWT|-", help="The token, or - to read it from stdin."
 
 _LONGEST = 4 * 1024 * 1024  # bytes of a token on stdin; a claim of 1 MiB is signed whole
 _LAST_DATE = 253402300799  # 9999-12-31
+_FAULTS_SHOWN = 5
+_LEAKED = "leave its private members out; where others could read the file, the key is theirs too: replace it"
 
 
 _INSPECT = """Show what a JWT says. Nothing is verified.
@@ -36,8 +41,37 @@ _VERIFY = """Verify a JWT's signature with a key, and its claims. Exit code 7 fo
 \b
 Examples:
   hsmjwt sign adobe | hsmjwt verify - --public-key adobe-jwt.pub.pem --aud api.omniture.com
-  hsmjwt sign adobe | hsmjwt verify - --key 'pkcs11:token=prod;object=adobe-jwt' --json
+  hsmjwt sign adobe | hsmjwt verify - --jwks published-keys.json --json
 """
+
+
+class KeyFile(msgspec.Struct, frozen=True, kw_only=True):
+    """Flags that name a file with the key; at most one of them may be given."""
+
+    public_key: Annotated[str | None, Flag("--public-key", metavar="FILE", help="A public key, PEM or DER.")] = None
+    certificate: Annotated[
+        str | None,
+        Flag("--certificate", metavar="FILE", help="A certificate, whose validity is not judged."),
+    ] = None
+    jwks: Annotated[
+        str | None,
+        Flag("--jwks", metavar="FILE", help="A JWK set, of which the token's kid names the key; or one JWK."),
+    ] = None
+
+    def given(self) -> list[tuple[str, str]]:
+        """Return which of them are given, with their files."""
+        flags = ("--public-key", self.public_key), ("--certificate", self.certificate), ("--jwks", self.jwks)
+        return [(flag, path) for flag, path in flags if path is not None]
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """Flags that say what header and claims must be."""
+
+    aud: Annotated[list[str] | None, Flag("--aud", metavar="TEXT", help="What aud must name; may be repeated.")] = None
+    iss: Annotated[str | None, Flag("--iss", metavar="TEXT", help="What iss must be.")] = None
+    typ: Annotated[str | None, Flag("--typ", metavar="TEXT", help="What the header's typ must be.")] = None
+    leeway: Annotated[str | None, Flag("--leeway", metavar="DURATION", help="How far clocks may differ (0).")] = None
+    no_time: Annotated[bool, Flag("--no-time", help="Do not look at exp and nbf.")] = False
 
 
 @command(_INSPECT, "jwt", shared=Plain)
@@ -55,52 +89,78 @@ def inspect(run: Run, *, jwt: Jwt, shared: Plain) -> None:
     run.console.result("\n".join(lines))
 
 
-@command(_VERIFY, "jwt", device=Device, shared=Shared)
-def verify(
-    run: Run,
-    *,
-    jwt: Jwt,
-    public_key: Annotated[str | None, Flag("--public-key", metavar="FILE", help="A public key, PEM or DER.")] = None,
-    certificate: Annotated[
-        str | None, Flag("--certificate", metavar="FILE", help="A certificate, whose validity is not judged.")
-    ] = None,
-    aud: Annotated[list[str] | None, Flag("--aud", metavar="TEXT", help="What aud must name.")] = None,
-    iss: Annotated[str | None, Flag("--iss", metavar="TEXT", help="What iss must be.")] = None,
-    typ: Annotated[str | None, Flag("--typ", metavar="TEXT", help="What the header's typ must be.")] = None,
-    leeway: Annotated[str | None, Flag("--leeway", metavar="DURATION", help="How far clocks may differ (0).")] = None,
-    no_time: Annotated[bool, Flag("--no-time", help="Do not look at exp and nbf.")] = False,
-    device: Device,
-    shared: Shared,
-) -> int:
+@command(_VERIFY, "jwt", keyfile=KeyFile, wanted=Wanted, device=Device, shared=Shared)
+def verify(run: Run, *, jwt: Jwt, keyfile: KeyFile, wanted: Wanted, device: Device, shared: Shared) -> int:
     """Verify a JWT."""
     run.limit(shared.timeout)
-    slack = duration("--leeway", leeway or "0")
-    named = [
-        flag for flag, value in (("--public-key", public_key), ("--certificate", certificate)) if value is not None
-    ]
-    named += ["--key"] if device.key is not None else []
-    if len(named) > 1:
-        raise UsageError(f"several keys are given: {', '.join(named)}", hint="name one of them")
+    slack = duration("--leeway", wanted.leeway or "0")
+    flag, path = _key_file(keyfile, device, jwt)
     parts = _parts(run, jwt)
+
+    def judge_one(key: PublicKey) -> Verdict:
+        return compose.judge(
+            parts,
+            key,
+            now=time.time(),
+            aud=wanted.aud or None,
+            iss=wanted.iss,
+            typ=wanted.typ,
+            leeway=slack,
+            check_time=not wanted.no_time,
+        )
+
+    if flag == "--jwks":
+        verdict, used = judge_set(parts, _set_in(run, path), judge_one)
+        return _tell(run, parts, verdict, path if used is None else f"{path}, {used.name}", json_too=shared.json)
     key: PublicKey | str
-    if public_key is not None or certificate is not None:
-        shown = public_key or certificate or ""
-        key = _key_in(run, shown)
-    else:
+    if flag is None:
         from hsmjwt import custody
 
         settings = devices.load_settings(shared)
-        choice = devices.choose(run, settings, device, missing="--key, --public-key or --certificate names one")
+        choice = devices.choose(run, settings, device, missing="--key, --public-key, --certificate or --jwks names one")
         opened = devices.open_with(run, settings, device)
-        key = run.wait(lambda: custody.public_key(opened, choice))
-        shown = str(choice.uri)
-    if isinstance(key, str):
-        verdict = judge_other_key(parts, key)
+        key, path = run.wait(lambda: custody.public_key(opened, choice)), str(choice.uri)
     else:
-        verdict = compose.judge(
-            parts, key, now=time.time(), aud=aud or None, iss=iss, typ=typ, leeway=slack, check_time=not no_time
-        )
-    return _tell(run, parts, verdict, shown, json_too=shared.json)
+        key = _key_in(run, path)
+    verdict = judge_other_key(parts, key) if isinstance(key, str) else judge_one(key)
+    return _tell(run, parts, verdict, path, json_too=shared.json)
+
+
+def _key_file(keyfile: KeyFile, device: Device, jwt: str) -> tuple[str | None, str]:
+    """Return the flag that names a file with the key, and the file; None where the key is on a token."""
+    given = keyfile.given()
+    named = [flag for flag, _ in given] + (["--key"] if device.key is not None else [])
+    if len(named) > 1:
+        raise UsageError(f"several keys are given: {', '.join(named)}", hint="name one of them")
+    if not given:
+        return None, ""
+    flag, path = given[0]
+    if path == jwt == "-":
+        raise UsageError(f"the token and {flag} are both to come from stdin", hint="name a file for one of them")
+    return flag, path
+
+
+def _set_in(run: Run, path: str) -> KeySet:
+    """Return the keys in a file, and say which were passed over because they are damaged."""
+    wanted = 'a JWK set belongs there, {"keys": […]}, or one JWK'
+    if path.startswith(("https://", "http://")):
+        raise UsageError("--jwks names a file, and this is a URL", hint="fetch the key set first: curl -o FILE URL")
+    data = run.read(path, MAX_BYTES, what=f"'{path}'", hint=wanted)
+    try:
+        keys = load_set(data)
+    except SecretFault as error:
+        raise UsageError(f"'{path}': {error}", hint=_LEAKED) from None
+    except EncodingFault as error:
+        raise UsageError(f"'{path}': no key set can be read: {error}", hint=wanted) from None
+    faults = [over.reason for over in keys.passed_over if over.faulty]
+    for reason in faults[:_FAULTS_SHOWN]:
+        run.console.warn(f"warning: '{path}': {reason}; the key is passed over")
+    if len(faults) > _FAULTS_SHOWN:
+        run.console.warn(f"warning: '{path}': {len(faults) - _FAULTS_SHOWN} more keys are passed over")
+    for over in keys.passed_over:
+        if not over.faulty:
+            run.console.note(f"'{path}': {over.reason}; the key is passed over")
+    return keys
 
 
 def _key_in(run: Run, path: str) -> PublicKey | str:

@@ -12,12 +12,14 @@ from typing import Any, NamedTuple
 
 from hsmjwt.jose.algorithms import ALGORITHMS, Algorithm, misfit
 from hsmjwt.jose.encoding import json_type, quoted
+from hsmjwt.jose.jwkset import KeySet, SetKey, choose
 from hsmjwt.jose.jws import Parts
 from hsmjwt.jose.keys import PublicKey
 
 SIGNATURE = 7  # exit codes: a signature that does not verify,
 CLAIMS = 8  # and claims that do not hold
 
+_UNSIGNED = "there is no signature"
 _LAST_SECOND = 253402300799  # of the year 9999: later is no date, but milliseconds or nonsense
 
 
@@ -60,6 +62,23 @@ def judge(
     return Verdict(valid=True, exit_code=0, reason=None)
 
 
+def judge_set(parts: Parts, keys: KeySet, judge_one: Callable[[PublicKey], Verdict]) -> tuple[Verdict, SetKey | None]:
+    """Return the verdict on a token by a key set, and the key it was reached with, None where no one key was.
+
+    `judge_one` judges the token by one key; where the set leaves several, the first that verifies the signature counts.
+    """
+    alg = _alg_of(parts.header)
+    chosen = alg if isinstance(alg, str) else choose(keys, parts.header, alg)
+    if isinstance(chosen, str):
+        return Verdict(valid=False, exit_code=SIGNATURE, reason=chosen), None
+    for one in chosen:
+        verdict = judge_one(one.key)
+        if verdict.exit_code != SIGNATURE or len(chosen) == 1:
+            return verdict, one
+    reason = f"the signature verifies with none of the {len(chosen)} keys that fit" if parts.signature else _UNSIGNED
+    return Verdict(valid=False, exit_code=SIGNATURE, reason=reason), None
+
+
 def judge_other_key(parts: Parts, kind: str) -> Verdict:
     """Return the verdict on a token where the key given is of a type (`kind`, such as EC) that is not supported."""
     alg = _alg_of(parts.header)
@@ -68,12 +87,18 @@ def judge_other_key(parts: Parts, kind: str) -> Verdict:
 
 
 def same_media_type(one: str, other: str) -> bool:
-    """Compare two `typ` values, whatever their case and with or without `application/` (RFC 7515, section 4.1.9)."""
+    """Compare two `typ` values, with or without `application/` (RFC 7515, section 4.1.9) and whatever their case.
+
+    The case of parameters counts, as that of some values does (RFC 2045, section 5.1).
+    """
     return _media_type(one) == _media_type(other)
 
 
 def _media_type(typ: str) -> str:
-    return (typ if "/" in typ else f"application/{typ}").lower()
+    name, semicolon, parameters = (typ if "/" in typ else f"application/{typ}").partition(";")
+    if name.isascii():  # or the Kelvin sign would be a k
+        name = name.lower()
+    return name + semicolon + parameters
 
 
 def _signature_fault(
@@ -86,7 +111,7 @@ def _signature_fault(
     if reason is not None:
         return reason
     if not parts.signature:
-        return "there is no signature"
+        return _UNSIGNED
     if not check(key, alg, parts.signing_input, parts.signature):
         return "the signature does not verify with this key"
     return None
@@ -94,13 +119,28 @@ def _signature_fault(
 
 def _alg_of(header: dict[str, Any]) -> Algorithm | str:
     """Return the header's algorithm, or in words why there is none to verify with."""
-    if "crit" in header:  # RFC 7515, section 4.1.11: what is not understood makes the token invalid
-        return "the header's crit demands extensions that hsmjwt does not have"
+    if "crit" in header:
+        return _crit_fault(header)
     if header.get("b64", True) is not True:
         return "the header's b64 asks for an unencoded payload (RFC 7797), which no JWT has"
     name = header.get("alg")
     alg = ALGORITHMS.get(name) if isinstance(name, str) else None
     return _alg_fault(header) if alg is None else alg
+
+
+def _crit_fault(header: dict[str, Any]) -> str:
+    """Say no to crit whatever it holds: no extension is understood here (RFC 7515, section 4.1.11)."""
+    crit = header["crit"]
+    if not isinstance(crit, list):
+        return f"the header's crit is {json_type(crit)}, where a list of names belongs"
+    if not crit:
+        return "the header's crit is an empty list"
+    name = crit[0]
+    if not isinstance(name, str):
+        return f"the header's crit is a list with {json_type(name)}, where names belong"
+    if name not in header:
+        return f"the header's crit names {quoted(name)}, which the header does not have"
+    return f"the header's crit demands that {quoted(name)} is understood, and hsmjwt has no such extension"
 
 
 def _alg_fault(header: dict[str, Any]) -> str:

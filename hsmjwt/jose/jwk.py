@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+from typing import assert_never
 
 from hsmjwt.jose.encoding import b64u_encode, dump
-from hsmjwt.jose.keys import PublicKey
+from hsmjwt.jose.keys import EcKey, PublicKey, RsaKey
 
 
 def to_jwk(key: PublicKey) -> dict[str, str]:
-    """Return the members that make up the key: `kty` and its numbers, no more (RFC 7518, section 6.3.1)."""
-    return {"kty": key.kty, "n": _base64url_uint(key.n), "e": _base64url_uint(key.e)}
+    """Return the members that make up the key: `kty` and its numbers, no more (RFC 7518, sections 6.2.1 and 6.3.1)."""
+    match key:
+        case RsaKey():
+            return {"kty": key.kty, "n": _base64url_uint(key.n), "e": _base64url_uint(key.e)}
+        case EcKey():
+            x, y = (b64u_encode(each) for each in key.coordinates)
+            return {"kty": key.kty, "crv": key.crv, "x": x, "y": y}
+        case _:
+            assert_never(key)
 
 
 def thumbprint(key: PublicKey) -> str:

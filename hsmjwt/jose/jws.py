@@ -11,7 +11,14 @@ from hsmjwt.jose.algorithms import Algorithm, misfit
 from hsmjwt.jose.encoding import EncodingFault, b64u_decode, b64u_encode, dump, load_object, quoted
 from hsmjwt.jose.keys import PublicKey
 
-_IS_JSON = "it is JSON: a JWT has the compact form, three parts with dots between them"
+_JWS_AS_JSON = "it is JSON: a JWS in its JSON form (RFC 7515, 7.2), and a JWT has the compact one"
+_JSON_FORMS = (  # told by its members
+    ({"payload", "signature"}, _JWS_AS_JSON),
+    ({"payload", "signatures"}, _JWS_AS_JSON),
+    ({"ciphertext"}, "it is JSON: an encrypted token (JWE) in its JSON form (RFC 7516, 7.2)"),
+    ({"access_token"}, "it is JSON: a token endpoint's answer, of which the member access_token is the token"),
+    ({"jwt"}, "it is JSON, of which the member jwt is the token"),
+)
 
 
 class Signer(Protocol):
@@ -68,7 +75,7 @@ def split(jwt: str) -> Parts:
     way: no JWT, an encrypted one, a nested one, JSON that is no object, base64url in another spelling.
     """
     if jwt.startswith("{"):
-        raise EncodingFault(_IS_JSON)
+        raise EncodingFault(_what_json(jwt))
     segments = jwt.split(".")
     if len(segments) != 3:  # header, payload, signature
         raise EncodingFault(_why_not_three(len(segments)))
@@ -88,6 +95,17 @@ def split(jwt: str) -> Parts:
     except EncodingFault as error:
         raise EncodingFault(f"the signature is not base64url: {error}") from None
     return Parts(header, claims, signature, f"{head}.{body}".encode("ascii"))
+
+
+def _what_json(text: str) -> str:
+    try:
+        members = load_object(text).keys()
+    except EncodingFault:
+        members = {}.keys()
+    for names, what in _JSON_FORMS:
+        if names <= members:
+            return what
+    return "it is JSON: a JWT has the compact form, three parts with dots between them"
 
 
 def _why_not_three(count: int) -> str:
@@ -146,7 +164,7 @@ def trim(text: str) -> str:
     if all(word.count(".") >= 2 for word in words):  # of a compact form
         raise EncodingFault(f"there are {len(words)} tokens, where one belongs")
     if token.startswith("{"):
-        raise EncodingFault(_IS_JSON)
+        raise EncodingFault(_what_json(token))
     first = words[0]
     if first.isalpha() and len(first) < 16 and not first.startswith("ey"):  # a scheme, not the beginning of a token
         raise EncodingFault(f"{quoted(first)} stands before the token")

@@ -11,7 +11,7 @@ import pytest
 from cli.checks import refused, told
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa, utils
 from cryptography.x509.oid import NameOID
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -43,6 +43,14 @@ class Issuer:
         raise AssertionError
 
 
+def certificate_of(key, signer) -> bytes:
+    """A certificate as PEM, long out of date."""
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    moment = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+    built = x509.CertificateBuilder(name, name, key, 1, moment, moment.replace(year=2021))
+    return built.sign(signer, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
 @pytest.fixture(scope="module")
 def issuer(tmp_path_factory):
     return Issuer(tmp_path_factory.mktemp("issuer"))
@@ -57,14 +65,10 @@ def verify(quick, issuer):
 
 
 def test_verify_says_yes_to_each_form_of_the_key(quick, issuer, token, tmp_path):
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
-    moment = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
     public = issuer.key.public_key()
-    built = x509.CertificateBuilder(name, name, public, 1, moment, moment.replace(year=2021))
-    certificate = built.sign(issuer.key, hashes.SHA256())
     der = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     (tmp_path / "k.der").write_bytes(der)
-    (tmp_path / "c.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    (tmp_path / "c.pem").write_bytes(certificate_of(public, issuer.key))
     good = issuer.token()
     for flags in (("--public-key", str(issuer.pem)), ("--public-key", "k.der"), ("--certificate", "c.pem")):
         done = quick("verify", good, *flags)
@@ -123,7 +127,8 @@ def test_an_unsigned_token_and_one_with_crit_are_not_valid(verify, issuer):
     unsigned = b64u(b'{"alg":"none"}')
     assert verify(f"{unsigned}.e30.").code == 7
     header = '{"alg":"RS256","crit":["exp"],"exp":1}'
-    refused(verify(issuer.sign("{}", header)), 7, "crit")
+    refused(verify(issuer.sign("{}", header)), 7, "crit demands that 'exp' is understood")
+    refused(verify(issuer.sign("{}", '{"alg":"RS256","crit":[]}')), 7, "crit is an empty list")
 
 
 @pytest.mark.parametrize("header", ['{"alg":"RS256","alg":"none"}', "{}", "[]", '{"alg":7}', '{"alg":"RS256",}'])
@@ -247,18 +252,16 @@ def test_two_keys_at_once_are_refused_and_a_private_one_is_not_taken(quick, issu
     refused(done, 2, "'private.pem'", "private")
     assert "PRIVATE KEY-----\n" not in done.err
     refused(quick("verify", token, "--public-key", str(issuer.pem), "--key", "pkcs11:token=t1"), 2, "several keys")
+    refused(quick("verify", token, "--jwks", "s", "--certificate", "c"), 2, "given: --certificate, --jwks", hint="one")
 
 
 @pytest.mark.parametrize("kind", ["EC", "Ed25519"])
 def test_a_key_of_another_type_is_a_verdict(quick, issuer, tmp_path, kind):
-    private = ec.generate_private_key(ec.SECP256R1()) if kind == "EC" else ed25519.Ed25519PrivateKey.generate()
+    private = ec.generate_private_key(ec.SECP384R1()) if kind == "EC" else ed25519.Ed25519PrivateKey.generate()
     key = private.public_key()
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
-    moment = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
-    built = x509.CertificateBuilder(name, name, key, 1, moment, moment.replace(year=2021))
     pem, spki = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     (tmp_path / "k.pem").write_bytes(key.public_bytes(pem, spki))
-    (tmp_path / "c.pem").write_bytes(built.sign(issuer.key, hashes.SHA256()).public_bytes(pem))
+    (tmp_path / "c.pem").write_bytes(certificate_of(key, issuer.key))
     reason = f"alg RS256 does not fit a key of type {kind}"
     for flag, file in (("--public-key", "k.pem"), ("--certificate", "c.pem")):
         refused(quick("verify", issuer.token(), flag, file), 7, f"the token is not valid: {reason}")
@@ -275,3 +278,191 @@ def test_a_key_that_is_too_short_is_a_verdict(quick, issuer, tmp_path):
     refused(quick("verify", issuer.token(), "--public-key", "short.pem"), 7, "2048 bits or more")
     (tmp_path / "none.pem").write_text("x")
     refused(quick("verify", issuer.token(), "--public-key", "none.pem"), 2, "'none.pem': no public key can be read")
+
+
+def test_the_first_certificate_of_a_chain_is_the_one_that_counts(quick, issuer, tmp_path):
+    leaf = certificate_of(issuer.key.public_key(), issuer.key)
+    above = certificate_of(ec.generate_private_key(ec.SECP256R1()).public_key(), issuer.key)
+    chain = b"subject=CN = test\n" + leaf + b"\nissuer=CN = test\n" + above
+    for name, data, code in (
+        ("chain.pem", chain, 0),
+        ("crlf.pem", chain.replace(b"\n", b"\r\n"), 0),
+        ("cut.pem", chain.rstrip(b"\n"), 0),
+        ("turned.pem", above + leaf, 7),
+    ):
+        (tmp_path / name).write_bytes(data)
+        assert quick("verify", issuer.token(), "--certificate", name).code == code, name
+
+
+class Publisher:
+    """Two RSA keys and one on P-256, and the key sets that somebody may make of them."""
+
+    def __init__(self, folder) -> None:
+        self.folder = folder
+        self.keys = {name: rsa.generate_private_key(65537, 2048) for name in ("a", "b")}
+        self.keys["e"] = ec.generate_private_key(ec.SECP256R1())
+
+    def jwk(self, name: str, **members) -> dict:
+        numbers = self.keys[name].public_key().public_numbers()
+        if name == "e":
+            x, y = (b64u(each.to_bytes(32, "big")) for each in (numbers.x, numbers.y))
+            return {"kty": "EC", "crv": "P-256", "x": x, "y": y, **members}
+        return {"kty": "RSA", "n": b64u(numbers.n.to_bytes(256, "big")), "e": "AQAB", **members}
+
+    def set_of(self, *keys: dict) -> str:
+        """Write a set and return its file."""
+        (self.folder / "set.json").write_text(json.dumps({"keys": keys}))
+        return "set.json"
+
+    def sign(self, name: str, **header) -> str:
+        alg = "ES256" if name == "e" else "RS256"
+        data = f"{b64u(json.dumps({'alg': alg, **header}).encode())}.e30"
+        if name != "e":
+            signature = self.keys[name].sign(data.encode(), padding.PKCS1v15(), hashes.SHA256())
+        else:
+            numbers = utils.decode_dss_signature(self.keys[name].sign(data.encode(), ec.ECDSA(hashes.SHA256())))
+            signature = b"".join(number.to_bytes(32, "big") for number in numbers)
+        return f"{data}.{b64u(signature)}"
+
+
+@pytest.fixture
+def publisher(tmp_path):
+    return Publisher(tmp_path)
+
+
+def test_a_key_set_verifies_by_the_kid_and_without_one_by_each_key_that_fits(quick, publisher):
+    file = publisher.set_of(*(publisher.jwk(name, kid=name, use="sig") for name in "abe"))
+    for name in "abe":
+        for header in ({"kid": name}, {}):
+            done = quick("verify", publisher.sign(name, **header), "--jwks", file)
+            assert (done.code, done.out, done.err) == (0, f"valid: signed by set.json, kid '{name}'\n", "")
+    done = quick("verify", publisher.sign("a"), "--jwks", file, "--json")
+    assert json.loads(done.out)["key"] == "set.json, kid 'a'"
+    refused(quick("verify", publisher.sign("a", kid="b"), "--jwks", file), 7, "the signature does not verify")
+    refused(quick("verify", publisher.sign("a", kid="e"), "--jwks", file), 7, "the key with the kid 'e' does not fit")
+    refused(quick("verify", publisher.sign("a"), "--jwks", file, "--aud", "x"), 8, "there is no aud")
+
+
+def test_a_kid_that_the_set_does_not_have_is_a_verdict_that_names_those_it_has(quick, publisher):
+    file = publisher.set_of(publisher.jwk("a", kid="a"), publisher.jwk("b", kid="b\x1b[31m"))
+    done = quick("verify", publisher.sign("a", kid="\u202ex"), "--jwks", file, "--json")
+    verdict = json.loads(done.out)
+    assert (done.code, verdict["valid"], verdict["key"]) == (7, False, "set.json")
+    assert verdict["reason"] == r"no key has the token's kid '\u202ex': there are 'a', 'b\x1b[31m'"
+    assert told(done)["message"] == f"the token is not valid: {verdict['reason']}"
+
+
+def test_two_keys_of_one_kid_are_named_unless_their_types_tell_them_apart(quick, publisher):
+    file = publisher.set_of(*(publisher.jwk(name, kid="k") for name in "abe"))
+    refused(quick("verify", publisher.sign("a", kid="k"), "--jwks", file), 7, "'k' is ambiguous: keys[0] and keys[1]")
+    assert quick("verify", publisher.sign("e", kid="k"), "--jwks", file).code == 0
+
+
+def test_keys_without_a_kid_are_told_by_their_thumbprint(quick, publisher, tmp_path):
+    file = publisher.set_of(publisher.jwk("a"), publisher.jwk("b"))
+    assert "set.json, thumbprint " in quick("verify", publisher.sign("b"), "--jwks", file).out
+    refused(quick("verify", publisher.sign("e"), "--jwks", file), 7, "none of the 2 keys fits alg ES256")
+    (tmp_path / "one.json").write_text(json.dumps(publisher.jwk("b")))
+    assert quick("verify", publisher.sign("b", kid="any"), "--jwks", "one.json").code == 0
+
+
+def test_keys_that_cannot_be_used_are_passed_over_and_damaged_ones_named(quick, publisher):
+    damaged = [{**publisher.jwk("a", kid="a"), "n": 7}, {"kty": "oct", "k": "c2VjcmV0"}]
+    foreign = [{"kty": "OKP", "crv": "Ed25519", "x": "AA", "kid": "o"}, publisher.jwk("a", use="enc")]
+    file = publisher.set_of(*damaged, *foreign, publisher.jwk("b", kid="b"))
+    done = quick("verify", publisher.sign("b", kid="b"), "--jwks", file)
+    assert done.code == 0
+    assert done.err.splitlines() == [
+        "hsmjwt: warning: 'set.json': keys[0].n is a number, not text; the key is passed over",
+        "hsmjwt: warning: 'set.json': keys[1] is a shared secret (kty oct), and no public key; the key is passed over",
+    ]
+    assert "keys[3] is for the use 'enc'" in quick("verify", publisher.sign("b"), "--jwks", file, "--verbose").err
+    refused(
+        quick("verify", publisher.sign("a", kid="a"), "--jwks", file), 7, "of the kid 'a' can be used: keys[0].n is"
+    )
+    refused(quick("verify", publisher.sign("a", kid="o"), "--jwks", file), 7, "keys[2] is of the type 'OKP'")
+    many = quick("verify", publisher.sign("b"), "--jwks", publisher.set_of(*damaged * 50, publisher.jwk("b")))
+    assert many.code == 0
+    assert len(many.err.splitlines()) == 6
+    assert "95 more keys are passed over" in many.err
+
+
+def test_a_private_key_in_a_set_is_refused_loudly_and_not_shown(quick, publisher):
+    private = publisher.jwk("a", d="c2VjcmV0LW51bWJlcg")
+    for flags in ((), ("--json",), ("--verbose",)):
+        file = publisher.set_of(publisher.jwk("b"), private)
+        done = quick("verify", publisher.sign("b"), "--jwks", file, *flags)
+        err = refused(done, 2, "'set.json': keys[1] is a private key (it has the member d)", hint="replace it")
+        assert "c2VjcmV0" not in err
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "empty"),
+        ("[]", "a list where"),
+        ("{}", "neither keys"),
+        ('{"keys":[],"keys":[]}', "occurs twice"),
+        ('{"jwks_uri":"https://as.example"}', "metadata"),
+        ("-----BEGIN PUBLIC KEY-----", "PEM"),
+        ('{"kty":"RSA","n":"AQ==","e":"AQAB"}', "its n is not base64url"),
+    ],
+)
+def test_a_file_that_is_no_key_set_is_named_for_what_is_wrong_with_it(quick, issuer, tmp_path, text, reason):
+    (tmp_path / "set.json").write_text(text)
+    done = quick("verify", issuer.token(), "--jwks", "set.json", "--json")
+    refused(done, 2, "'set.json': no key set can be read: ", reason, hint="a JWK set belongs there")
+    assert told(done)["code"] == "usage"
+
+
+def test_a_key_set_is_read_from_a_file_or_stdin_and_never_fetched(quick, publisher, tmp_path):
+    file = publisher.set_of(publisher.jwk("a"))
+    text, token = (tmp_path / file).read_bytes(), publisher.sign("a")
+    assert quick("verify", token, "--jwks", "-", stdin=text).code == 0
+    refused(quick("verify", "-", "--jwks", "-", stdin=text), 2, "the token and --jwks are both", hint="a file")
+    refused(quick("verify", "-", "--public-key", "-", stdin=text), 2, "the token and --public-key are both")
+    done = quick("verify", token, "--jwks", "https://user:pw@as.example/jwks")
+    assert "pw@" not in refused(done, 2, "--jwks names a file", hint="curl")
+    refused(quick("verify", token, "--jwks", "none"), 2, "'none' cannot be read: no such file")
+    refused(quick("verify", token, "--jwks", "."), 2, "'.' cannot be read")
+    (tmp_path / "large").write_bytes(text + b" " * 1024 * 1024)
+    refused(quick("verify", token, "--jwks", "large"), 2, "'large' holds more than 1048576 bytes")
+
+
+OTHERS = {
+    "JWE": ("eyJhbGciOiJkaXIiLCJlbmMiOiJBMTI4R0NNIn0..AA.AA.AA", "five parts: an encrypted token (JWE)"),
+    "nested by cty": ("eyJhbGciOiIiLCJjdHkiOiJqd3QifQ.ZTMwLmUzMC5BQQ.AA", "a nested token"),
+    "nested": (f"e30.{b64u(b'eyJhIjoxfQ.e30.AA')}.AA", "the payload is itself a token: a nested one"),
+    "nested JWE": (f"e30.{b64u(b'eyJhIjoxfQ.AA.AA.AA.AA')}.AA", "the payload is itself a token: a nested one"),
+    "detached": ("eyJhbGciOiJSUzI1NiJ9..AA", "the payload is empty: a detached signature"),
+    "JWS in JSON": ('{"payload":"e30","protected":"e30","signature":"AA"}', "a JWS in its JSON form"),
+    "JWS in JSON, general": ('{\n "payload": "e30",\n "signatures": []\n}', "a JWS in its JSON form"),
+    "JWE in JSON": (
+        '{"protected":"e30","iv":"AA","ciphertext":"AA","tag":"AA"}',
+        "an encrypted token (JWE) in its JSON",
+    ),
+    "answer": ('{"access_token": "x", "token_type": "bearer"}', "a token endpoint's answer"),
+    "sign --json": ('{"jwt": "e30.e30.AA", "header": {}}', "the member jwt is the token"),
+    "broken JSON": ('{"payload":', "it is JSON: a JWT has the compact form"),
+    "opaque": ("2YotnFZFEjr1zCsicMWpAA", "an opaque token or no token"),
+}
+
+
+@pytest.mark.parametrize(("text", "reason"), OTHERS.values(), ids=OTHERS)
+def test_what_is_no_signed_jwt_is_named_for_what_it_is(quick, issuer, text, reason):
+    for args in (("inspect",), ("verify", "--public-key", str(issuer.pem))):
+        refused(quick(args[0], text, *args[1:]), 2, "this is no JWT that can be read: ", reason)
+        done = quick(args[0], "-", *args[1:], "--json", stdin=f"{text}\r\n".encode())
+        refused(done, 2, reason)
+        assert told(done)["exit"] == 2
+
+
+def test_what_key_export_prints_verifies_what_sign_prints(quick, token, tmp_path):
+    exported = quick("key", "export", token.uri, "--jwk", HSMJWT_KEY=None)
+    (tmp_path / "one.json").write_text(exported.out)
+    kid = json.loads(exported.out)["kid"]
+    for flags, code in (((), 0), (("--kid", kid), 0), (("--kid", "other"), 7)):
+        signed = quick("sign", "--iss", "i", "--aud", "a", *flags)
+        done = quick("verify", "-", "--jwks", "one.json", "--aud", "a", stdin=signed.out.encode())
+        assert done.code == code, done.err
+    assert f"there is '{kid}'" in done.err

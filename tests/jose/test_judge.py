@@ -6,12 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from hsmjwt.jose.encoding import b64u_encode
-from hsmjwt.jose.judge import judge, judge_other_key, same_media_type
-from hsmjwt.jose.jws import Parts, split
+from hsmjwt import verify
+from hsmjwt.jose.encoding import EncodingFault, b64u_encode
+from hsmjwt.jose.judge import Verdict, judge, judge_other_key, judge_set, same_media_type
+from hsmjwt.jose.jwk import to_jwk
+from hsmjwt.jose.jwkset import load_set
+from hsmjwt.jose.jws import Parts, split, trim
 from hsmjwt.jose.keys import RsaKey
 
 VECTORS = Path(__file__).parent.parent / "vectors"
@@ -36,9 +39,18 @@ def test_a_good_signature_and_no_claims_are_valid():
 @pytest.mark.parametrize(
     ("header", "reason"),
     [
-        ({"alg": "RS256", "crit": ["b64"], "b64": True}, "crit"),
-        ({"alg": "RS256", "crit": []}, "crit"),
-        ({"alg": "RS256", "crit": ["alg"]}, "crit"),
+        ({"alg": "RS256", "crit": ["b64"], "b64": True}, "crit demands that 'b64' is understood, and hsmjwt has no"),
+        ({"alg": "RS256", "crit": ["x\x1b"], "x\x1b": 1}, r"crit demands that 'x\x1b' is understood"),
+        ({"alg": "RS256", "crit": ["alg"]}, "crit demands that 'alg'"),
+        ({"alg": "RS256", "crit": ["x"]}, "crit names 'x', which the header does not have"),
+        ({"alg": "RS256", "crit": ["crit"]}, "crit demands that 'crit'"),
+        ({"alg": "RS256", "crit": []}, "crit is an empty list"),
+        ({"alg": "RS256", "crit": None}, "crit is null, where a list of names belongs"),
+        ({"alg": "RS256", "crit": "exp", "exp": 1}, "crit is text, where a list of names belongs"),
+        ({"alg": "RS256", "crit": {"exp": 1}}, "crit is an object, where a list"),
+        ({"alg": "RS256", "crit": False}, "crit is false, where a list"),
+        ({"alg": "RS256", "crit": [1]}, "crit is a list with a number, where names belong"),
+        ({"alg": "RS256", "crit": [["alg"]]}, "crit is a list with a list, where names belong"),
         ({"alg": "RS256", "b64": False}, "b64"),
         ({"alg": "RS256", "b64": "false"}, "b64"),
         ({"alg": "RS256", "b64": None}, "b64"),
@@ -49,7 +61,8 @@ def test_a_good_signature_and_no_claims_are_valid():
         ({"alg": "None"}, "not signed"),
         ({"alg": "HS256"}, "shared secret"),
         ({"alg": "hs512"}, "shared secret"),
-        ({"alg": "ES256"}, "alg 'ES256' does not fit"),
+        ({"alg": "ES256"}, "ES256 takes EC keys, and this one is RSA"),
+        ({"alg": "ES384"}, "alg 'ES384' does not fit"),
         ({"alg": "rs256"}, "alg 'rs256' does not fit"),
         ({"alg": "RS256 "}, "does not fit"),
         ({"alg": "\x1b[31m"}, r"alg '\x1b[31m'"),
@@ -82,7 +95,7 @@ def test_a_key_of_another_type_fits_no_token():
     for header, reason in (
         ({"alg": "RS256"}, "alg RS256 does not fit a key of type EC"),
         ({"alg": "none"}, "alg 'none': the token is not signed"),
-        ({"alg": "RS256", "crit": ["x"]}, "the header's crit demands extensions that hsmjwt does not have"),
+        ({"alg": "RS256", "crit": []}, "the header's crit is an empty list"),
     ):
         assert judge_other_key(Parts(header, {}, b"good", b"message"), "EC") == (False, 7, reason)
 
@@ -178,6 +191,13 @@ def test_audience_and_issuer_are_compared_where_they_are_asked_for(claims, flags
         ("at+jwt", "JWT", "typ is 'at+jwt', not 'JWT'"),
         ("text/jwt", "jwt", "typ is 'text/jwt'"),
         ("application/a/b", "a/b", "typ is"),
+        ("o\u212a", "ok", "typ is"),
+        ("a;v=b", "application/A;v=b", None),
+        ("a;v=B", "a;v=b", "typ is"),
+        ('a;v="b/c"', 'application/a;v="b/c"', "typ is"),
+        ("", "", None),
+        ("", "application/", None),
+        ("JWT ", "JWT", "typ is 'JWT '"),
         (1, "1", "typ is a number, not text"),
         (None, "JWT", "typ is null"),
     ],
@@ -213,3 +233,109 @@ def test_the_header_cannot_bring_its_own_key():
     header = {"alg": "RS256", "jwk": {"kty": "RSA"}, "jku": "https://attacker.example", "x5u": "https://a.example"}
     assert _judge(header=header).valid
     assert not _judge(header=header, signature=b64u_encode(b"x").encode()).valid
+
+
+def _judge_set(rows, header=None, *, good=None, claims=None, signature=b"good", **flags):
+    """Judge a token that key `good` has signed by a set of `rows`; return the verdict and the key's place."""
+
+    def check(key, alg, message, signature):
+        return key == good and signature == b"good"
+
+    def judge_one(key):
+        return judge(parts, key, check=check, **{"now": NOW, **flags})
+
+    parts = Parts({"alg": "RS256", **(header or {})}, claims or {}, signature, b"message")
+    verdict, used = judge_set(parts, load_set(json.dumps({"keys": rows}).encode()), judge_one)
+    return verdict, used and used.place
+
+
+OTHER = RsaKey(n=1 << 2047 | 3, e=65537)
+TWO = [{**to_jwk(OTHER), "kid": "b"}, {**to_jwk(KEY), "kid": "a"}]
+
+
+def test_a_set_verifies_with_the_key_that_the_kid_names_and_with_no_other():
+    assert _judge_set(TWO, {"kid": "a"}, good=KEY) == ((True, 0, None), "keys[1]")
+    wrong = Verdict(valid=False, exit_code=7, reason="the signature does not verify with this key")
+    assert _judge_set(TWO, {"kid": "b"}, good=KEY) == (wrong, "keys[0]")
+    verdict, place = _judge_set(TWO, {"kid": "c"}, good=KEY)
+    assert (verdict.exit_code, place) == (7, None)
+    assert verdict.reason == "no key has the token's kid 'c': there are 'b', 'a'"
+
+
+def test_without_a_kid_the_key_that_verifies_is_told():
+    assert _judge_set(TWO, good=KEY) == ((True, 0, None), "keys[1]")
+    assert _judge_set(TWO, good=OTHER) == ((True, 0, None), "keys[0]")
+    none = Verdict(valid=False, exit_code=7, reason="the signature verifies with none of the 2 keys that fit")
+    assert _judge_set(TWO) == (none, None)
+    assert _judge_set(TWO, signature=b"")[0].reason == "there is no signature"
+
+
+def test_claims_are_judged_with_the_key_that_verified():
+    for header in ({}, {"kid": "a"}):
+        verdict, place = _judge_set(TWO, header, good=KEY, claims={"exp": 1})
+        assert (verdict.exit_code, verdict.reason, place) == (8, "it expired at 1970-01-01T00:00:01Z", "keys[1]")
+
+
+def test_what_no_key_can_verify_is_said_before_keys_are_looked_for():
+    for header, reason in (
+        ({"alg": "none"}, "alg 'none': the token is not signed"),
+        ({"alg": "HS256"}, "shared secret"),
+        ({"crit": ["x"], "x": 1}, "crit demands"),
+        ({"b64": False}, "b64"),
+    ):
+        verdict, place = _judge_set([], {"kid": "a", **header})
+        assert (verdict.exit_code, place) == (7, None)
+        assert reason in verdict.reason
+
+
+def test_a_secret_in_a_set_makes_no_hmac_key():
+    oct_key = {"kty": "oct", "k": "c2VjcmV0", "kid": "a", "alg": "HS256"}
+    for alg in ("HS256", "RS256"):
+        verdict, _ = _judge_set([oct_key], {"kid": "a", "alg": alg}, good=KEY)
+        assert verdict.exit_code == 7
+        assert "c2VjcmV0" not in verdict.reason
+
+
+A2 = json.loads((VECTORS / "rfc7515-a2-rs256.json").read_text())
+A2_SET = load_set(json.dumps({"keys": [{name: A2["jwk"][name] for name in ("kty", "n", "e")}]}).encode())
+
+
+def _verifies(text):
+    try:
+        parts = split(trim(text))
+    except EncodingFault:
+        return False
+    return judge_set(parts, A2_SET, lambda key: judge(parts, key, check=verify.valid, now=0))[0].valid
+
+
+ODD = "AQgw09-_+/=.% \t\r\n\0\x1f\u00a0\u0391\uff21\u200b\ufeff\U0001f600\udcff"
+EDITS = st.tuples(  # where, how many characters go, and what comes instead
+    st.integers(0, len(A2["jwt"])), st.integers(0, 2), st.text(st.sampled_from(ODD) | st.characters(), max_size=3)
+)
+
+
+@settings(max_examples=500)
+@given(st.lists(EDITS, min_size=1, max_size=3))
+@example([(len(A2["jwt"]), 0, "=")])
+@example([(len(A2["jwt"]), 0, ".")])
+@example([(len(A2["jwt"]), 0, "\0")])
+@example([(0, 0, ".")])
+def test_a_token_has_one_spelling(edits):
+    text = A2["jwt"]
+    for at, gone, new in edits:
+        text = text[:at] + new + text[at + gone :]
+    assume(text.strip("\ufeff\"'` \t\r\n") != A2["jwt"])  # what a person may have pasted with it
+    assume(text.strip().strip("\ufeff").strip() != A2["jwt"])
+    assert not _verifies(text)
+
+
+def test_each_character_of_a_token_counts():
+    jwt = A2["jwt"]
+    for at in range(len(jwt)):
+        assert not _verifies(jwt[:at] + jwt[at + 1 :]), at
+        assert not _verifies(jwt[:at] + ("A" if jwt[at] != "A" else "B") + jwt[at + 1 :]), at
+
+
+@given(st.text(" \t\r\n"), st.text(" \t\r\n"))
+def test_blanks_and_line_ends_around_a_token_do_not(before, after):
+    assert _verifies(before + A2["jwt"] + after)
