@@ -18,6 +18,7 @@ from hsmjwt import folders
 from hsmjwt.deadline import Deadline
 from hsmjwt.errors import ConfigError, HsmjwtError
 from hsmjwt.hsm.uri import KeyUri, TokenInfo
+from hsmjwt.private import make_folder, open_file
 from hsmjwt.secret import Prompter, Resolved, SecretSource, resolve
 
 if TYPE_CHECKING:
@@ -67,18 +68,22 @@ def state_folder(environ: Mapping[str, str]) -> str:
     """Return the state folder, made where it is missing; raises ConfigError where it is not ours or cannot be."""
     path = folders.state_dir(environ)
     try:
-        os.makedirs(path, mode=0o700, exist_ok=True)
+        make_folder(path)
         info = os.stat(path)
     except OSError as error:
-        raise ConfigError(
-            f"the state folder '{path}' cannot be made: {error.strerror}", hint="XDG_STATE_HOME names another place"
-        ) from None
-    if info.st_uid != os.geteuid() or stat.S_IMODE(info.st_mode) & 0o022:
-        raise ConfigError(
-            f"the state folder '{path}' belongs to another user, or others may write in it",
-            hint="XDG_STATE_HOME names another place",
-        )
+        reason = (error.strerror or "unknown reason").lower()
+        raise _unusable(path, f"cannot be made: {reason}") from None
+    if not stat.S_ISDIR(info.st_mode):
+        raise _unusable(path, "is no folder")
+    if info.st_uid != os.geteuid():  # as sudo leaves it that keeps HOME
+        raise _unusable(path, f"belongs to user {info.st_uid}, not to us (user {os.geteuid()})")
+    if info.st_mode & 0o022:
+        raise _unusable(path, f"can be written by others (mode {stat.S_IMODE(info.st_mode):04o}; chmod 700 mends it)")
     return path
+
+
+def _unusable(state_folder: str, why: str) -> ConfigError:
+    return ConfigError(f"the state folder '{state_folder}' {why}", hint="XDG_STATE_HOME names another place")
 
 
 class Devices:
@@ -307,8 +312,8 @@ def warn_of_retirement(profile: Profile, around: Surroundings) -> float | None:
         stamp = os.path.join(state_folder(around.environ), f"retired-{name}")
         if os.path.exists(stamp) and 0 <= time.time() - os.stat(stamp).st_mtime < _A_DAY:
             return os.stat(stamp).st_mtime + _A_DAY
-        with open(stamp, "w", encoding="utf-8"):
-            os.utime(stamp)
+        os.close(open_file(stamp, os.O_RDONLY | os.O_CREAT))
+        os.utime(stamp)
     except (OSError, HsmjwtError) as error:
         around.note(f"that a warning was given cannot be noted: {error}")
     around.warn(f"warning: {profile.retired}")

@@ -8,7 +8,6 @@ again.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import time
@@ -19,6 +18,7 @@ from hsmjwt import config
 from hsmjwt.config import Settings
 from hsmjwt.deadline import Deadline
 from hsmjwt.errors import ConfigError
+from hsmjwt.private import make_folder, open_file
 
 _PAUSE = 0.02  # seconds between two tries for the lock
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
@@ -81,26 +81,13 @@ def _opened(path: str, text_for: Callable[[Settings], str]) -> tuple[int, bool]:
         _unwritable(path, error)
     text_for(Settings(path=path))  # before anything is made
     try:
-        _make_folder(os.path.dirname(path))
-        fd = os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o600)
+        make_folder(os.path.dirname(path) or ".")
+        fd = open_file(path, _FLAGS | os.O_CREAT | os.O_EXCL)
     except FileExistsError:  # another was faster
         return _opened(path, text_for)
     except OSError as error:
         _unwritable(path, error)
-    os.fchmod(fd, 0o600)  # whatever the umask has taken away
     return fd, True
-
-
-def _make_folder(path: str) -> None:
-    """Make a folder and those above it, for nobody but us (XDG Base Directory Specification)."""
-    if not path or os.path.isdir(path):
-        return
-    _make_folder(os.path.dirname(path))
-    try:
-        os.mkdir(path, 0o700)
-    except FileExistsError:
-        if not os.path.isdir(path):
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from None
 
 
 def _lock(path: str, fd: int, deadline: Deadline) -> None:

@@ -113,8 +113,8 @@ def run(call: Callable[[], T], deadline: Deadline, notice: Callable[[str], None]
     """Run `call` in a daemon thread and wait for it until the deadline.
 
     `notice` is called once with the stage when the wait has lasted two seconds. Raises whatever `call` raises, the
-    stage's error at the deadline, and passes KeyboardInterrupt on at once; in both cases the thread goes on, and the
-    caller should end the process.
+    stage's error at the deadline, BusyError where the system allows no further thread, and passes KeyboardInterrupt on
+    at once. After the deadline and Ctrl-C the thread goes on, and the caller should end the process.
     """
     result: list[T] = []
     failure: list[BaseException] = []
@@ -127,7 +127,11 @@ def run(call: Callable[[], T], deadline: Deadline, notice: Callable[[str], None]
 
     thread = threading.Thread(target=work, name="hsmjwt-call", daemon=True)
     began = time.monotonic()
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError:
+        hint = "ulimit -u, or the container's limit of processes, allows too few"
+        raise BusyError("no thread can be started any more", hint=hint) from None
     while thread.is_alive():
         left = deadline.remaining()
         if left == 0.0:

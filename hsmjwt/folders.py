@@ -48,8 +48,10 @@ def state_dir(environ: Mapping[str, str]) -> str:
     """
     base = _base(environ, "XDG_STATE_HOME", os.path.join(".local", "state"))
     if base is None:
+        named = environ.get("HOME")
+        state = f"is {named!r}, no absolute path," if named else "is not set"
         raise ConfigError(
-            f"no folder for what is kept about logins: HOME is not set and user {os.geteuid()} has no home folder",
+            f"no folder for what is kept about logins: HOME {state} and user {os.geteuid()} has no home folder",
             hint="set HOME or XDG_STATE_HOME to a folder that is yours alone",
         )
     return os.path.join(base, _NAME)

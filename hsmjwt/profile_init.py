@@ -91,9 +91,7 @@ def _check(name: str, values: Mapping[str, Value]) -> None:
         what = "read as a flag" if name.startswith("-") else "taken for a URI"
         raise UsageError(f"--name {quoted(display(name))} would be {what}", hint="such as --name adobe")
     if not os.path.isabs(module := str(values.get("module", "/"))):
-        raise ConfigError(
-            f"the module path {module!r} (--module) is relative", hint=f"write {os.path.abspath(module)!r}"
-        )
+        raise ConfigError(f"the module path {module!r} (--module) is relative", hint="write the whole path")
 
 
 def _check_free(settings: Settings, new: NewProfile) -> None:

@@ -349,8 +349,10 @@ def _judge(file: str, path: str, status: os.stat_result, *, readable: bool) -> N
 def _under_credentials(path: str, environ: Mapping[str, str]) -> bool:
     """Tell whether the path leads into systemd's folder, where an ACL shows as a group that may read."""
     named = environ.get("CREDENTIALS_DIRECTORY", "")
+    if not os.path.isabs(named):
+        return False
     folder = os.path.realpath(named)
-    return os.path.isabs(named) and folder != "/" and os.path.realpath(path).startswith(folder + "/")
+    return folder != "/" and os.path.realpath(path).startswith(folder + "/")
 
 
 def _from_descriptor(wanted: _Wanted) -> bytes:

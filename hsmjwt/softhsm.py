@@ -6,12 +6,13 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 
 import msgspec
 
 from hsmjwt.errors import ConfigError, HsmjwtError, TokenError
 from hsmjwt.hsm import discovery, provision
+from hsmjwt.private import make_folder, open_file
 
 _MARK = "made-by-hsmjwt"
 _FILES = ("pin", "so-pin", "softhsm2.conf", _MARK)  # the mark last: what was begun can be ended by another try
@@ -65,13 +66,13 @@ def create(folder: str, label: str, environ: MutableMapping[str, str], module: s
     written or has a name that SoftHSM's configuration cannot hold, and what initialising a token raises.
     """
     provision.check_label(label)
-    folder = os.path.abspath(folder)
+    folder = _whole(folder)
     token = SoftToken(folder, module or find_module())
     # The configuration holds it on a line that SoftHSM cuts at the first of these, and trims.
     if not folder.isprintable() or folder != folder.strip() or "#" in folder or "=" in folder:
         raise ConfigError(f"SoftHSM's configuration cannot name the folder {folder!a}", hint="--dir names another")
     try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
+        make_folder(folder)
         info = os.stat(folder)
         if info.st_uid != os.geteuid() or info.st_mode & 0o022:
             raise ConfigError(
@@ -86,7 +87,7 @@ def create(folder: str, label: str, environ: MutableMapping[str, str], module: s
     try:
         pin, so_pin = _digits(), _digits()
         _write(os.path.join(folder, _MARK), label + "\n")
-        os.mkdir(os.path.join(folder, "tokens"), mode=0o700)
+        make_folder(os.path.join(folder, "tokens"))
         _write(token.conf, _CONF.format(tokens=os.path.join(folder, "tokens")))
         _write(token.pin_file, pin)
         _write(os.path.join(folder, "so-pin"), so_pin)
@@ -104,7 +105,7 @@ def _unwritable(folder: str, error: OSError) -> ConfigError:
 
 def read(folder: str) -> SoftToken:
     """Return the token that `create` made in `folder`; raises ConfigError where there is none."""
-    folder = os.path.abspath(folder)
+    folder = _whole(folder)
     _check_ours(folder)
     return SoftToken(folder, find_module())
 
@@ -115,7 +116,7 @@ def remove(folder: str) -> str | None:
     Returns the folder where it is kept for what else is in it, else None. Raises ConfigError for a folder that `create`
     did not make, so that no real token is lost, and where something cannot be removed.
     """
-    real = os.path.realpath(folder)
+    real = _whole(folder, os.path.realpath)
     _check_ours(real)
     try:
         for name in ("tokens", *_FILES):
@@ -128,6 +129,17 @@ def remove(folder: str) -> str | None:
             f"the folder '{real}' cannot be removed: {_reason(error)}", hint="remove it by hand, or as its owner"
         ) from None
     return None
+
+
+def _whole(folder: str, path_of: Callable[[str], str] = os.path.abspath) -> str:
+    """Return the whole path; raises ConfigError where the current folder was removed."""
+    try:
+        return path_of(folder)
+    except OSError as error:
+        raise ConfigError(
+            f"the folder '{folder}' cannot be found: the current folder is gone ({_reason(error)})",
+            hint="--dir takes a whole path",
+        ) from None
 
 
 def _check_ours(folder: str) -> None:
@@ -144,7 +156,7 @@ def _remove(path: str) -> None:
 
 
 def _reason(error: OSError) -> str:
-    return error.strerror or str(error) or type(error).__name__
+    return (error.strerror or str(error) or type(error).__name__).lower()
 
 
 def _digits() -> str:
@@ -152,5 +164,5 @@ def _digits() -> str:
 
 
 def _write(path: str, text: str) -> None:
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+    with open(open_file(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "w", encoding="utf-8") as file:
         file.write(text)

@@ -23,14 +23,15 @@ ONE_PLACE = {  # which library is imported where, and nowhere else
     "asn1crypto": {"x509"},
     "cryptography": {"verify"},
     "typer": {"cli.typed"},
+    "rich": {"cli.output"},
     "flask": {"demo"},
     "authlib": {"demo"},
 }
 MAY_IMPORT = {  # beside itself; the packages that the rest stands on
     "jose": {"errors"},
     "guard": {"errors", "jose"},
-    "store": {"errors", "bearer", "deadline", "jose"},
-    "hsm": {"errors", "jose", "secret", "deadline", "nearest"},
+    "store": {"errors", "bearer", "deadline", "jose", "private"},
+    "hsm": {"errors", "jose", "secret", "deadline", "nearest", "private"},
     "oauth": {
         *("errors", "jose", "guard", "bearer", "deadline", "secret", "config", "folders", "nearest", "keychoice"),
         *("hsm.uri", "toml_tables"),

@@ -105,7 +105,7 @@ def _choice(path: str, why: str) -> ModuleChoice:
     if not os.path.isabs(path):
         raise ConfigError(
             f"the module path '{path}' ({why}) is {'relative' if path else 'empty'}",
-            hint=f"write it as '{os.path.abspath(path)}'" if path else None,
+            hint=_written_whole(path) if path else None,
         )
     real = os.path.realpath(path)
     try:
@@ -128,6 +128,13 @@ def _choice(path: str, why: str) -> ModuleChoice:
             hint=f"chmod go-w '{real}'",
         )
     return ModuleChoice(path, real, why)
+
+
+def _written_whole(path: str) -> str:
+    try:
+        return f"write it as '{os.path.abspath(path)}'"
+    except OSError:  # the current folder was removed
+        return "write the whole path"
 
 
 def _installed(places: Places) -> Iterable[str]:

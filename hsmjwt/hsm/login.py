@@ -21,6 +21,7 @@ import msgspec
 from hsmjwt.deadline import Deadline
 from hsmjwt.errors import BusyError, ConfigError, HsmjwtError, LoginError
 from hsmjwt.hsm.uri import TokenInfo
+from hsmjwt.private import open_file
 from hsmjwt.secret import Identity, Resolved, SecretSource
 
 _POLL_FIRST, _POLL_LAST = 0.005, 0.05  # seconds between two looks at a lock that somebody else holds
@@ -163,23 +164,34 @@ class LoginNotes:
             yield
         except HsmjwtError as error:
             if error.ckr in _REFUSED and note is not None:
-                self._write([*others, msgspec.structs.replace(note, outcome="refused")])
+                self._refused(error, [*others, msgspec.structs.replace(note, outcome="refused")])
             elif (error.ckr or "").startswith(_NO_TRY_LOST):
                 self._write(notes)
             raise
         self._write([])
+
+    def _refused(self, error: HsmjwtError, notes: list[Note]) -> None:
+        """Note that a PIN was refused; where that fails, the error still is that it was."""
+        try:
+            self._write(notes)
+        except ConfigError as fault:
+            raise type(error)(error.message, hint=f"correct the PIN source; {fault.message}", ckr=error.ckr) from None
 
     def _write(self, notes: list[Note]) -> None:
         """Replace the notes, on disk before this returns; no file is left where there is nothing to note."""
         fresh = self._path + ".new"
         try:
             if notes:
-                fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-                with open(fd, "wb") as file:
-                    file.write(msgspec.json.encode(notes[-_NOTES_KEPT:]))
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(fresh, self._path)
+                try:
+                    with open(open_file(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb") as file:
+                        file.write(msgspec.json.encode(notes[-_NOTES_KEPT:]))
+                        file.flush()
+                        os.fsync(file.fileno())
+                    os.replace(fresh, self._path)
+                except OSError:
+                    with contextlib.suppress(OSError):
+                        os.remove(fresh)
+                    raise
             elif os.path.lexists(self._path):
                 os.remove(self._path)
             else:
@@ -187,7 +199,7 @@ class LoginNotes:
             _sync_folder(self._folder)
         except OSError as error:
             raise ConfigError(
-                f"the login cannot be noted in '{self._path}': {error.strerror}",
+                f"the login cannot be noted in '{self._path}': {_reason(error)}",
                 hint="a login is noted so that no wrong PIN is sent twice; XDG_STATE_HOME names another folder",
             ) from None
 
@@ -201,6 +213,10 @@ def _note(source: SecretSource, presented: Resolved) -> Note:
 
 def _check(salt: bytes, presented: Resolved) -> bytes:
     return hmac.digest(salt, presented.secret.reveal().encode(), "sha256")[:1]
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or "unknown reason").lower()
 
 
 def _sync_folder(folder: str) -> None:
@@ -235,10 +251,10 @@ class ModuleLock:
         if self._fd is not None:
             return
         try:
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fd = open_file(self._path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise ConfigError(
-                f"the module's lock '{self._path}' cannot be made: {error.strerror}",
+                f"the module's lock '{self._path}' cannot be made: {_reason(error)}",
                 hint="XDG_STATE_HOME names another folder for it",
             ) from None
         try:
@@ -263,7 +279,7 @@ class ModuleLock:
                 wait = min(wait * 1.5, _POLL_LAST)
             except OSError as error:
                 raise ConfigError(
-                    f"the module's lock '{self._path}' cannot be taken: {error.strerror}",
+                    f"the module's lock '{self._path}' cannot be taken: {_reason(error)}",
                     hint="XDG_STATE_HOME names another folder for it",
                 ) from None
         deadline.enter(*before)

@@ -20,6 +20,7 @@ import msgspec
 from hsmjwt.bearer import AccessToken
 from hsmjwt.deadline import Deadline
 from hsmjwt.errors import ConfigError
+from hsmjwt.private import make_folder, open_file
 from hsmjwt.store import flight, note
 from hsmjwt.store.record import VERSION, Bad, Record, load
 
@@ -28,7 +29,6 @@ T = TypeVar("T")
 _NOTICE = "on-disk-notice"
 _LOOKED_AT = 200  # files
 _HEX = set("0123456789abcdef")
-_OPEN = os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,7 +152,7 @@ class FileStore:
     def _folder(self, *, create: bool = False) -> Iterator[int]:
         """Open the folder, if it is ours alone; what is done in it goes through the descriptor."""
         if create:
-            _make(self._path)
+            make_folder(self._path)
         link = os.lstat(self._path)
         if stat.S_ISLNK(link.st_mode) and link.st_uid not in (0, os.geteuid()):
             raise PermissionError(errno.EPERM, "it is a symbolic link of another user")
@@ -195,7 +195,7 @@ class FileStore:
                 if _is_temporary(name, key):  # of a process that was killed
                     _remove(folder, name)
         temporary = f"{key}.{os.urandom(8).hex()}.tmp"
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN, 0o600, dir_fd=folder)
+        fd = open_file(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, dir_fd=folder)
         try:
             with os.fdopen(fd, "wb") as file:
                 file.write(content)
@@ -223,7 +223,7 @@ class FileStore:
 
     def _tell_once(self, folder: int) -> None:
         try:
-            os.close(os.open(_NOTICE, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN, 0o600, dir_fd=folder))
+            os.close(open_file(_NOTICE, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, dir_fd=folder))
         except OSError:
             return  # it was told
         self._warn(f'access tokens are kept on a disk, in {self._path!r}; cache = "runtime" in the config avoids it')
@@ -232,21 +232,6 @@ class FileStore:
 def _check(key: str) -> None:
     if len(key) != 64 or not set(key) <= _HEX:
         raise ValueError("a key of the token cache is a SHA-256 in hex")
-
-
-def _make(path: str) -> None:
-    """Make the folder, and those above it, for us alone (XDG Base Directory Specification)."""
-    try:
-        os.mkdir(path, 0o700)
-    except FileExistsError:
-        return
-    except FileNotFoundError:
-        above = os.path.dirname(path.rstrip("/"))
-        if above in ("", path):
-            raise
-        _make(above)
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(path, 0o700)
 
 
 def _peek(folder: int, key: str) -> Record | None:

@@ -11,6 +11,7 @@ import os
 import time
 
 from hsmjwt.deadline import Deadline
+from hsmjwt.private import open_file
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.1  # seconds between two tries for a lock
 
@@ -32,7 +33,7 @@ def begin(folder: int, key: str) -> int | None:
 
     A file that was removed before we had its lock counts for nothing.
     """
-    lock = os.open(f"{key}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=folder)
+    lock = open_file(f"{key}.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, dir_fd=folder)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         ours = is_at(folder, f"{key}.lock", lock)

@@ -10,16 +10,17 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable
 
+from hsmjwt.private import open_file
 from hsmjwt.store.record import Bad, load_file
 
 _PREFIX = "quick"
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 
 def leave(folder: int, key: str, value: str, name: str, text: Callable[[str, os.stat_result], str]) -> None:
     """Write the note `name`, if the access token `value` lies under the key; `text` gets its file's name and status.
 
-    Raises OSError where it cannot be written.
+    A cache that is cleared meanwhile keeps none. Raises OSError where it cannot be written.
     """
     try:
         record, status = load_file(folder, key)
@@ -28,11 +29,12 @@ def leave(folder: int, key: str, value: str, name: str, text: Callable[[str, os.
     if record.token.value != value:  # another process fetched a newer one
         return
     temporary = f"{name}.{os.urandom(8).hex()}.tmp"
-    fd = os.open(temporary, _NEW, 0o600, dir_fd=folder)
+    fd = open_file(temporary, _NEW, dir_fd=folder)
     try:
         with os.fdopen(fd, "wb") as file:
             file.write(text(f"{key}.json", status).encode("ascii"))
         os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+        prune(folder, [name])
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary, dir_fd=folder)
@@ -43,7 +45,7 @@ def clear(folder: int, names: Iterable[str]) -> None:
     """Remove all notes, and what a killed writer left: whom they serve is not worth a look, they are soon back."""
     for name in names:
         if is_note(name):
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError, IsADirectoryError):
                 os.unlink(name, dir_fd=folder)
 
 

@@ -17,7 +17,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cli import places
+from cli.places import Step
+
+LATER = (
+    *("hsmjwt.cli.typed", "hsmjwt.custody", "hsmjwt.oauth.transport", "hsmjwt.softhsm", "hsmjwt.verify"),
+    *("idna", "encodings.idna", "traceback"),
+)
+"""What commands load where they need it, and a user who may not read the interpreter's folder could not."""
 ROOT = Path(__file__).resolve().parents[2]
+
+
+Call = tuple[Sequence[str], Mapping[str, str], Sequence[Step]]  # arguments, environment, and what comes first
 
 
 class Forks:
@@ -30,20 +41,32 @@ class Forks:
             [sys.executable, "-P", __file__, str(there), str(back)],
             pass_fds=(there, back),
             stdin=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/tests"},
         )
         os.close(there)
         os.close(back)
         self._lines = open(self._answers)  # noqa: SIM115 - `close` closes it
 
     def run(
-        self, argv: Sequence[str], environ: Mapping[str, str], stdin: bytes = b"", cwd: str = "/"
+        self,
+        argv: Sequence[str],
+        environ: Mapping[str, str],
+        stdin: bytes = b"",
+        cwd: str = "/",
+        steps: Sequence[Step] = (),
     ) -> tuple[int, str, str]:
-        """Return exit code (minus the signal that ended it), stdout and stderr."""
-        request = {"argv": argv, "environ": dict(environ), "stdin": stdin.hex(), "cwd": cwd}
-        os.write(self._requests, json.dumps(request).encode() + b"\n")
-        code, out, err = json.loads(self._lines.readline())
-        return code, bytes.fromhex(out).decode(), bytes.fromhex(err).decode()
+        """Return exit code (minus the signal that ended it), stdout and stderr; `steps` come first, see places.py."""
+        return self.together([(argv, environ, steps)], stdin, cwd)[0]
+
+    def together(self, calls: Sequence[Call], stdin: bytes = b"", cwd: str = "/") -> list[tuple[int, str, str]]:
+        """Run some at the same time; return what `run` would of each."""
+        shared = {"stdin": stdin.hex(), "cwd": cwd}
+        requests = [
+            {**shared, "argv": argv, "environ": dict(environ), "steps": steps} for argv, environ, steps in calls
+        ]
+        os.write(self._requests, json.dumps(requests).encode() + b"\n")
+        answers = json.loads(self._lines.readline())
+        return [(code, bytes.fromhex(out).decode(), bytes.fromhex(err).decode()) for code, out, err in answers]
 
     def close(self) -> None:
         """End it."""
@@ -53,27 +76,38 @@ class Forks:
 
 
 def serve(requests: int, answers: int) -> None:
+    places.prepare()
     from hsmjwt.cli.gate import VERBS
 
-    for path in (*VERBS.values(), "hsmjwt.cli.typed", "hsmjwt.custody", "hsmjwt.oauth.transport", "hsmjwt.verify"):
+    for path in (*VERBS.values(), *LATER):
         importlib.import_module(path)
     gc.freeze()  # or each fork copies what the collector touches
     with open(requests) as lines, open(answers, "w") as out:
         for line in lines:
-            print(json.dumps(run(json.loads(line))), file=out, flush=True)
+            started = [Started(request) for request in json.loads(line)]
+            print(json.dumps([each.ended() for each in started]), file=out, flush=True)
 
 
-def run(request: dict[str, Any]) -> tuple[int, str, str]:
-    with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+class Started:
+    """A fork that runs."""
+
+    def __init__(self, request: dict[str, Any]) -> None:
+        stdin, self._out, self._err = self._files = [tempfile.TemporaryFile() for _ in range(3)]  # noqa: SIM115
         stdin.write(bytes.fromhex(request["stdin"]))
         stdin.seek(0)
-        pid = os.fork()
-        if pid == 0:
-            become(request, stdin.fileno(), out.fileno(), err.fileno())
-        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        out.seek(0)
-        err.seek(0)
-        return status, out.read().hex(), err.read().hex()
+        self._pid = os.fork()
+        if self._pid == 0:
+            become(request, *(file.fileno() for file in self._files))
+
+    def ended(self) -> tuple[int, str, str]:
+        """Wait for its end; return exit code, stdout and stderr."""
+        status = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+        for file in (self._out, self._err):
+            file.seek(0)
+        said = status, self._out.read().hex(), self._err.read().hex()
+        for file in self._files:
+            file.close()
+        return said
 
 
 def become(request: dict[str, Any], *descriptors: int) -> None:
@@ -84,6 +118,7 @@ def become(request: dict[str, Any], *descriptors: int) -> None:
     os.environ.clear()
     os.environ.update(request["environ"])
     sys.argv = ["hsmjwt", *request["argv"]]
+    places.enter(request["steps"])
     from hsmjwt.cli.main import entry
 
     entry()

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from servers.granting import MARK, flags, granted, write_config
+from servers.granting import MARK, claims_of, flags, granted, write_config
 from servers.scripted import Server, json_reply
 
 USERS_FOLDER = f"/run/user/{os.geteuid()}"
@@ -263,8 +263,6 @@ def test_what_shapes_the_token_has_a_place_of_its_own(quick, token, tmp_path):
 
 def test_an_edit_of_the_profile_that_keeps_size_and_time_is_seen(quick, tmp_path):
     def answer(line):
-        from servers.granting import claims_of
-
         granted(f"sub-{claims_of(line.request)['sub']}")(line)
 
     with Server(answer) as server:
@@ -275,6 +273,22 @@ def test_an_edit_of_the_profile_that_keeps_size_and_time_is_seen(quick, tmp_path
             os.utime(config, (1_900_000_000,) * 2)
             outputs.append(quick("token", "p", "--config", config).out)
     assert outputs == ["sub-AAA\n", "sub-BBB\n", "sub-AAA\n"]
+    assert len(server.requests) == 2
+
+
+def test_an_edit_of_a_claims_file_that_keeps_size_and_time_is_seen(quick, tmp_path):
+    file = tmp_path / "claims.json"
+
+    def answer(line):
+        granted(f"sub-{claims_of(line.request)['sub']}")(line)
+
+    with Server(answer) as server:
+        outputs = []
+        for subject in ("CCC", "DDD", "CCC"):
+            file.write_text(json.dumps({"sub": subject}))
+            os.utime(file, (1_900_000_000,) * 2)
+            outputs.append(quick("token", *flags(server.url(), "--claims-file", str(file))).out)
+    assert outputs == ["sub-CCC\n", "sub-DDD\n", "sub-CCC\n"]
     assert len(server.requests) == 2
 
 
@@ -292,10 +306,15 @@ def test_another_time_zone_changes_nothing(quick):
     with Server(granted()) as server:
         call = ("token", *flags(server.url()), "--json")
         zones = ("Pacific/Kiritimati", "Etc/GMT+12", "UTC", "No/Such")
-        about = [json.loads(quick(*call, TZ=zone).out) for zone in zones]
+        about = [json.loads(quick(*call, steps=[("zone", zone)]).out) for zone in zones]
     assert [each["cached"] for each in about] == [False, True, True, True]
     assert len({each["expires_at"] for each in about}) == 1
     assert about[0]["expires_at"].endswith("Z")
+    for zone in zones:
+        done = quick("sign", "--iss", "i", "--aud", "a", "--exp", "60", "--json", steps=[("zone", zone)])
+        claims = json.loads(done.out)["claims"]
+        assert claims["exp"] - claims["iat"] == 60
+        assert abs(claims["iat"] - time.time()) < 10
 
 
 def test_a_failed_exchange_keeps_nothing_and_a_cached_token_outlives_a_server_that_is_down(quick, token):

@@ -88,7 +88,8 @@ def test_clear_during_an_exchange_keeps_what_it_brings_out_of_the_cache(token, h
 AS_SOMEBODY_ELSE = """
 import importlib, os, sys
 from hsmjwt.cli.gate import VERBS
-for name in (*VERBS.values(), "hsmjwt.cli.main", "hsmjwt.cli.typed", "hsmjwt.custody", "hsmjwt.oauth.transport", "hsmjwt.verify"):
+later = ("cli.main", "cli.typed", "custody", "oauth.transport", "verify")
+for name in (*VERBS.values(), *(f"hsmjwt.{name}" for name in later)):
     importlib.import_module(name)  # while the interpreter's folder, perhaps root's own, can be read
 os.setgroups([]), os.setgid(54321), os.setuid(54321)
 sys.modules["hsmjwt.cli.main"].entry()

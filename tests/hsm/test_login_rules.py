@@ -216,3 +216,45 @@ def test_a_folder_that_cannot_be_written_stops_the_login_before_it_is_made(tmp_p
     ):
         sent.append(1)
     assert sent == []
+
+
+def test_where_a_refusal_cannot_be_noted_the_error_still_is_that_the_pin_was_refused(tmp_path):
+    """As on a disk that another process has filled meanwhile; what was noted before stays."""
+    folder, away = tmp_path / "state", tmp_path / "away"
+    folder.mkdir()
+    notes = LoginNotes(str(folder), TOKEN)
+
+    def log_in():
+        with notes.attempt([], ENV, pin("1111")):
+            folder.rename(away)
+            raise LoginError("wrong", ckr="CKR_PIN_INCORRECT")
+
+    with pytest.raises(LoginError, match="wrong") as caught:
+        log_in()
+    assert (caught.value.exit_code, caught.value.ckr) == (5, "CKR_PIN_INCORRECT")
+    assert caught.value.hint.startswith("correct the PIN source; the login cannot be noted in ")
+    assert caught.value.hint.endswith(": no such file or directory")
+    away.rename(folder)
+    assert [note.outcome for note in notes.read()] == ["attempt"]
+    assert settled(notes.read(), flags(count_low=True))[0].outcome == "refused"
+
+
+def test_a_note_that_is_not_whole_is_not_left_behind(tmp_path):
+    """A limit of no bytes a file is a full disk."""
+    code = """
+import resource, sys
+from hsmjwt.errors import ConfigError
+from hsmjwt.hsm.login import LoginNotes
+from hsmjwt.hsm.uri import TokenInfo
+from hsmjwt.secret import Resolved, Secret, parse_source
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+notes = LoginNotes(sys.argv[1], TokenInfo(label="t", serial="1", model="m", manufacturer="x"))
+try:
+    with notes.attempt([], parse_source("env:PIN"), Resolved(secret=Secret("1111"))):
+        raise AssertionError("the login was made")
+except ConfigError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith(": file too large\n")
+    assert os.listdir(tmp_path) == []
