@@ -19,6 +19,8 @@ def become(command: list[str], environ: dict[str, str]) -> None:
 
     Returns only by OSError, where there is no such program or the system cannot run it.
     """
+    if not command[0]:  # the search would find the folders of the PATH
+        raise FileNotFoundError
     before = {number: _signal.getsignal(number) for number in (*_IGNORED, _signal.SIGINT, _signal.SIGTERM)}
     for number, handler in before.items():
         if number in _IGNORED or handler != _signal.SIG_IGN:

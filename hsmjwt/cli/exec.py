@@ -21,6 +21,7 @@ from hsmjwt.cli.serving import Flags
 from hsmjwt.cli.usage import shown
 from hsmjwt.compose import Devices
 from hsmjwt.errors import HsmjwtError, UsageError
+from hsmjwt.hsm.uri import display
 from hsmjwt.oauth.profile import Profile
 
 _EXEC = """Run a command with an access token in its environment.
@@ -65,7 +66,12 @@ def execute(
     cmd: Annotated[list[str] | None, Word("-- CMD ARG", "The command and its arguments, behind two hyphens.")] = None,
     env: Annotated[
         list[str] | None,
-        Flag("--env", metavar="NAME[=PROFILE]", help="The variable for the token (ACCESS_TOKEN); may be repeated."),
+        Flag(
+            "--env",
+            metavar="NAME[=PROFILE]",
+            help="The variable for the token (ACCESS_TOKEN); may be repeated.",
+            completes="variables",
+        ),
     ] = None,
     claims: Claims,
     exchange: Exchange,
@@ -75,7 +81,8 @@ def execute(
     """Run a command."""
     inherited = _descriptors()
     if cmd:
-        raise UsageError(f"-- is missing before {shown(cmd[0])}", hint=_HOW)
+        where = "too many arguments before --: " if run.command else "-- is missing before "
+        raise UsageError(f"{where}{shown(cmd[0])}", hint=_HOW)
     if not run.command:
         raise UsageError("no command is given", hint=_HOW)
     flags = Flags(claims, exchange, device, shared)
@@ -84,10 +91,11 @@ def execute(
     words = None if env else [] if profile is None else [profile]
     run.limit(shared.timeout)
     opened = devices.open_with(run, devices.load_settings(shared), device)
-    got: list[tuple[str, Profile, AccessToken]] = []
-    for each in wanted:
-        name, of_this = (profile, flags) if each.profile is None else (each.profile, _any_profile(flags))
-        got.append((each.name, *_token(run, opened, name, flags=of_this, words=words)))
+    tokens: dict[str | None, tuple[Profile, AccessToken]] = {}
+    for named in dict.fromkeys(each.profile for each in wanted):
+        name, of_this = (profile, flags) if named is None else (named, _any_profile(flags))
+        tokens[named] = _token(run, opened, name, flags=of_this, words=words)
+    got = [(each.name, *tokens[each.profile]) for each in wanted]
     for name, _, token in got:
         if token.expires_at is not None and sys.stderr is not None and sys.stderr.isatty():
             run.console.warn(quick.ending(name, token.expires_at, time.time()))
@@ -95,7 +103,7 @@ def execute(
     profiles = [used for _, used, _ in got]
     _keep_from_command(_descriptors() - inherited, profiles)
     environ = quick.passed_on(os.environ, [name for used in profiles for name in serving.removed(used)])
-    if "pin-value" in environ.get("HSMJWT_KEY", ""):
+    if display(key := environ.get("HSMJWT_KEY", "")) != key:  # it holds a PIN
         del environ["HSMJWT_KEY"]
     environ.update({name: token.value for name, _, token in got})
     listed = (environ.get(_LISTED, ""), *(f"{serving.label(used)}:{name}" for name, used, _ in got))
@@ -169,17 +177,24 @@ def _token(
 
 
 def _descriptors() -> set[int]:
-    """Return the open descriptors, that of this very look among them."""
+    """Return the open descriptors that a command would get."""
     try:
-        return {int(name) for name in os.listdir("/proc/self/fd")}
+        return {number for number in map(int, os.listdir("/proc/self/fd")) if _is_handed_on(number)}
     except OSError:  # no /proc: Python's own descriptors are not handed on anyway
         return set()
 
 
+def _is_handed_on(number: int) -> bool:
+    try:
+        return os.get_inheritable(number)
+    except OSError:  # that of the look itself
+        return False
+
+
 def _keep_from_command(left_open: set[int], profiles: Sequence[Profile]) -> None:
-    """See to it that a command gets no descriptor that a module opened, nor one that a secret came from."""
+    """Keep from a command what was opened since the start, in the place of a closed stdout too, and secrets' sources."""
     sources = {number for used in profiles for number in serving.descriptors(used)}
-    for number in left_open - {0, 1, 2} | sources - {0}:
+    for number in left_open | sources - {0}:
         with contextlib.suppress(OSError):  # closed already
             os.set_inheritable(number, False)
     if 0 in sources:  # a command expects that there is one

@@ -15,11 +15,14 @@ import msgspec
 from hsmjwt.cli.run import Run
 
 Action = Callable[[Run], int | None]
-Completes = Literal["profiles", "providers", "keys"]
+Completes = Literal["profiles", "variables", "providers", "keys", "tokens"]
 
 
 class Flag(NamedTuple):
-    """What typer has to know of a flag; `completes` says what a shell offers for its value, here or a closed choice."""
+    """What typer has to know of a flag; `completes` says what a shell offers for its value, here or a closed choice.
+
+    Where it says nothing, a metavar that begins with FILE, PATH or DIR stands for the names of files.
+    """
 
     name: str
     metavar: str | None = None
@@ -129,7 +132,9 @@ class Device(ModuleFlag, frozen=True, kw_only=True):
 class Place(Device, frozen=True, kw_only=True):
     """The same flags where the URI says which tokens, and not only which key."""
 
-    key: Annotated[str | None, Flag("--key", metavar="URI", help="The token, as a pkcs11: URI (RFC 7512).")] = None
+    key: Annotated[
+        str | None, Flag("--key", metavar="URI", help="The token, as a pkcs11: URI (RFC 7512).", completes="tokens")
+    ] = None
 
 
 class Claims(msgspec.Struct, frozen=True, kw_only=True):

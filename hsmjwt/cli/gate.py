@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from hsmjwt import __version__
 from hsmjwt.cli.ends import INTERRUPTED, TERMINATED, StoppedError
 from hsmjwt.cli.flags import Action, Command, Group
-from hsmjwt.cli.output import ClosedPipeError, Console
+from hsmjwt.cli.output import MESSAGES, ClosedPipeError, Console
 from hsmjwt.cli.run import Run
 from hsmjwt.errors import BusyError, HsmjwtError
 
@@ -27,20 +27,23 @@ VERBS = {
     "demo": "hsmjwt.cli.demo",
     "slot": "hsmjwt.cli.slot",
     "key": "hsmjwt.cli.key",
+    "profile": "hsmjwt.cli.profile",
+    "provider": "hsmjwt.cli.provider",
     "cache": "hsmjwt.cli.cache",
     "softhsm": "hsmjwt.cli.softhsm",
 }
 """Every verb and the file that adds it, as help lists them; only the one that is called is loaded."""
 
+_COMPLETION = "_HSMJWT_COMPLETE"  # by which a shell asks what may stand at the cursor; see hsmjwt.cli.completion
 _SHOWS_LAST = ("--json", "--output=json")
 _CLOSED_PIPE = 141  # what a shell shows for a death by SIGPIPE
 
 
 def gate(argv: Sequence[str]) -> int:
     """Run `argv` and return the exit code; every error is printed here and nowhere else."""
-    for stream in (sys.stdout, sys.stderr):
+    for stream, errors in ((sys.stdout, "backslashreplace"), (sys.stderr, MESSAGES)):
         if stream is not None:
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+            stream.reconfigure(errors=errors)  # type: ignore[union-attr]
     argv, command = _cut(argv)
     console = Console(verbose="--verbose" in argv, as_json=_wants_json(argv))
     run = Run(console, argv, command)
@@ -78,6 +81,11 @@ def _cut(argv: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
 
 
 def _run(argv: list[str], run: Run) -> int:
+    if not argv and _COMPLETION in os.environ:
+        from hsmjwt.cli.completion import answer
+
+        answer(os.environ[_COMPLETION], run.console, os.environ, VERBS, declared)
+        return 0
     verb = argv[0] if argv else "--help"
     if verb in VERBS:
         found = declared(verb)
@@ -92,6 +100,11 @@ def _run(argv: list[str], run: Run) -> int:
             run.console.result_json(about())
         else:
             run.console.result(f"hsmjwt {__version__}")
+        return 0
+    if verb.partition("=")[0] == "--show-completion":
+        from hsmjwt.cli.completion import script
+
+        run.console.result(script(argv, os.environ))
         return 0
     from hsmjwt.cli.usage import unknown_verb
 

@@ -35,7 +35,7 @@ The private key is for signatures only, sensitive and not extractable: it cannot
 \b
 Examples:
   hsmjwt key generate --key 'pkcs11:token=prod' --label adobe-jwt
-  hsmjwt key generate --key 'pkcs11:token=prod' --label adobe-jwt --type rsa:3072 --id 0a1b
+  hsmjwt key generate --key 'pkcs11:token=prod' --label google-jwt --type p256 --id 0a1b
 """
 _SHOW = """Show what the token says of a key.
 
@@ -91,7 +91,7 @@ def generate(
     *,
     label: Annotated[str | None, Flag("--label", metavar="TEXT", help="The new key's label.")] = None,
     kind: Annotated[
-        str | None, Flag("--type", metavar="TYPE", help="rsa:2048, rsa:3072 (the default) or rsa:4096.")
+        str | None, Flag("--type", metavar="TYPE", help="rsa:2048, rsa:3072 (the default), rsa:4096 or p256.")
     ] = None,
     key_id: Annotated[str | None, Flag("--id", metavar="HEX", help="The new key's id (from its public key).")] = None,
     device: Place,

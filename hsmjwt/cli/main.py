@@ -29,6 +29,7 @@ def entry() -> "NoReturn":
             become(*answered)
         except OSError:  # the longer road says it
             pass
+    _start_in_utf_8()
     _fill_closed_descriptors()
     from hsmjwt.cli import lighter  # noqa: F401 - before everything that imports msgspec
     from hsmjwt.cli.gate import gate
@@ -71,6 +72,18 @@ def _deaf() -> None:
     for number in (_signal.SIGINT, _signal.SIGTERM):
         if _signal.getsignal(number) is _stop:
             _signal.signal(number, _signal.SIG_DFL)
+
+
+def _start_in_utf_8() -> None:
+    """Start anew in Python's UTF-8 mode where the locale says ASCII and PYTHONUTF8=0 keeps Python from that mode.
+
+    Names of profiles, keys and files are UTF-8 whatever a locale says, and in ASCII they could not be told or opened.
+    """
+    if sys.getfilesystemencoding() == "ascii" and sys.executable:
+        try:
+            os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606
+        except OSError:
+            pass  # ASCII words work all the same
 
 
 def _fill_closed_descriptors() -> None:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
+import io
 import json
 import os
 import select
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
 from hsmjwt.errors import ConfigError, HsmjwtError
+
+MESSAGES = "hsmjwt.messages"
+"""The name under which `codecs` knows how messages are put into an encoding that lacks some of their characters."""
+
+_USUAL_WIDTH = 80  # columns of a terminal that does not tell
+_NO_END = 1_000_000  # columns: rich is to break no line
 
 
 class ClosedPipeError(Exception):
@@ -76,13 +84,18 @@ class Console:
         self.result(json.dumps(value, ensure_ascii=True, separators=(", ", ": ")))
 
     def table(self, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print rows in columns, each as wide as it must be; control characters are escaped."""
-        cells = [[one_line(cell) for cell in row] for row in (heads, *rows)]
-        widths = [max(len(row[place]) for row in cells) for place in range(len(heads))]
-        lines = (
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
-        )
-        self.result("\n".join(lines))
+        """Print rows in columns, each as wide as it must be; control characters are escaped.
+
+        No cell is cut or broken, so that a URI can be copied. A person at a terminal sees the heads in bold, and a
+        line below them where the table is not wider than the terminal.
+        """
+        encoding = "ascii" if sys.stdout is None else sys.stdout.encoding
+        cells = [
+            [one_line(cell).encode(encoding, "backslashreplace").decode(encoding) for cell in row]
+            for row in (heads, *rows)
+        ]
+        styled = _styled(cells, _columns(), encoding) if _shows_styles() else None
+        self.result_bytes(styled or "".join(f"{line}\n" for line in _lines(cells)).encode(encoding))
 
     def warn(self, text: str) -> None:
         """Say something that the user should know, once."""
@@ -156,15 +169,82 @@ class Console:
                     os.dup2(stream.fileno(), number)
 
 
+def _shows_styles() -> bool:
+    """Tell whether results go to a terminal that shows more than letters, and whose user wants more (no-color.org)."""
+    if sys.stdout is None or not sys.stdout.isatty():
+        return False
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") not in ("dumb", "unknown")
+
+
+def _columns() -> int:
+    """Return the terminal's width, 80 where it does not tell."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or _USUAL_WIDTH
+    except OSError:
+        return _USUAL_WIDTH
+
+
+def _lines(cells: Sequence[Sequence[str]], length: Callable[[str], int] = len) -> list[str]:
+    """Return rows as lines whose columns stand below each other; `length` counts a cell's columns of the terminal."""
+    widths = [max(map(length, column)) for column in zip(*cells, strict=True)]
+    padded = ([cell + " " * (width - length(cell)) for cell, width in zip(row, widths, strict=True)] for row in cells)
+    return ["  ".join(row).rstrip() for row in padded]
+
+
+def _styled(cells: Sequence[Sequence[str]], columns: int, encoding: str) -> bytes | None:
+    """Return a table as rich writes it, no cell read as markup; None where there is no rich.
+
+    Where it is wider than the terminal, that breaks the lines: such breaks are not there in what is copied from it.
+    """
+    try:
+        from rich.box import SIMPLE_HEAD
+        from rich.cells import cell_len
+        from rich.console import Console as Writer
+        from rich.table import Table
+        from rich.text import Text
+    except ImportError:
+        return None
+    file = io.TextIOWrapper(io.BytesIO(), encoding=encoding, write_through=True)
+    writer = Writer(
+        file=file, width=_NO_END, force_terminal=True, markup=False, emoji=False, highlight=False, legacy_windows=False
+    )
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for head in cells[0]:
+        table.add_column(Text(head), no_wrap=True, overflow="ignore")
+    for row in cells[1:]:
+        table.add_row(*map(Text, row))
+    width = writer.measure(table).maximum
+    if width <= columns:
+        writer.width = width
+        writer.print(table)
+    else:
+        head, *rows = _lines(cells, cell_len)
+        for line in (Text(head, style="bold"), *map(Text, rows)):
+            writer.print(line, soft_wrap=True)
+    data: bytes = file.buffer.getvalue()
+    return data
+
+
 def _apart(stream: TextIO) -> TextIO:
     """Return a stream on a copy of the descriptor, so that the descriptor itself can be given away."""
     copy = os.dup(stream.fileno())
-    return open(copy, "w", encoding=stream.encoding, errors="backslashreplace", closefd=False)
+    return open(copy, "w", encoding=stream.encoding, errors=stream.errors, closefd=False)
 
 
 def one_line(text: str) -> str:
     """Escape what would break out of a line or drive a terminal (C0, C1, DEL, line separators, lone surrogates)."""
     return "".join(char if char.isprintable() else _escaped(char) for char in text)
+
+
+def _put_otherwise(error: UnicodeError) -> tuple[str, int]:
+    """Write what an encoding lacks as an escape; not so the one such character of our own messages."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    missing = error.object[error.start : error.end]
+    return "".join("..." if char == "…" else _escaped(char) for char in missing), error.end
+
+
+codecs.register_error(MESSAGES, _put_otherwise)
 
 
 def _escaped(char: str) -> str:

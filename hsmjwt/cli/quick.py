@@ -20,7 +20,9 @@ VARIABLE = "ACCESS_TOKEN"
 PREFIX = "quick"
 """How the names of notes begin."""
 
-_UNTOLD = ("HSMJWT_PIN", "HSMJWT_EXEC")  # the one must be on no disk, the other changes nothing of a token
+TOLD = ("HSMJWT_CONFIG", "HSMJWT_KEY", "HSMJWT_MODULE", "HSMJWT_PIN_SOURCE", "HSMJWT_PROFILE", "HSMJWT_SOCKET")
+"""The variables that a note is known by: no others, since `env:HSMJWT_ANY_NAME` may be where a secret is."""
+
 _NEVER_PASSED_ON = ("HSMJWT_PIN", "HSMJWT_PIN_SOURCE")
 _LARGEST = 65536  # bytes; a token that is longer is left to the longer road
 _LONGEST_NAME = 100  # bytes of a profile's name
@@ -30,7 +32,7 @@ _OURS = 0o100600  # a regular file that only its owner may read
 def answer(argv: list[str], version: str) -> "int | tuple[list[str], dict[str, str]] | None":
     """Print what a fresh note says and return 0; for `exec` return the command and its environment instead.
 
-    None where the longer road has to go: nothing has happened then, but that stdout may have taken a part.
+    None where the longer road has to go: nothing has happened then.
     """
     if not argv or argv[0] not in VERBS:
         return None
@@ -56,9 +58,9 @@ def answer(argv: list[str], version: str) -> "int | tuple[list[str], dict[str, s
         environ = passed_on(os.environ, removes.split())
         environ[VARIABLE], environ["HSMJWT_EXEC"] = token, f"{label}:{VARIABLE}"
         if os.isatty(2):
-            _write(2, f"hsmjwt: {ending(VARIABLE, end, time.time())}\n")
+            _say(ending(VARIABLE, end, time.time()))
         return command, environ
-    return _write(1, f"{token}\n" if argv[0] == "token" else f"Authorization: Bearer {token}\n")
+    return _print(f"{token}\n" if argv[0] == "token" else f"Authorization: Bearer {token}\n")
 
 
 def note_name(words: list[str]) -> str | None:
@@ -84,20 +86,18 @@ def note_text(
 
 def source_line(name: str, status: os.stat_result) -> str:
     """Return the line that tells one state of a token's cache file from all others."""
-    return f"{name} {status.st_dev} {status.st_ino} {status.st_size} {status.st_mtime_ns}"
+    return " ".join(map(str, (name, *identity(status))))
 
 
 def fingerprint(environ: "Environ", version: str) -> str | None:
-    """Return one line that differs wherever our version, the config file or a variable of ours does.
+    """Return one line that differs wherever our version, the config file or one of the variables TOLD does.
 
     None where there is no config file, or its place takes more than a look to find.
     """
     path = config_path(environ)
     if path is None:
         return None
-    told = identity(os.stat(path))
-    ours = sorted(pair for pair in environ.items() if pair[0].startswith("HSMJWT_") and pair[0] not in _UNTOLD)
-    return ascii((version, path, told, ours))
+    return ascii((version, path, identity(os.stat(path)), [environ.get(name) for name in TOLD]))
 
 
 def identity(status: os.stat_result) -> tuple[int, ...]:
@@ -108,7 +108,7 @@ def identity(status: os.stat_result) -> tuple[int, ...]:
 def passed_on(environ: "Environ", removes: list[str]) -> dict[str, str]:
     """Return the environment that a command may see: no PIN, nothing that says where one is, none of `removes`."""
     kept = dict(environ)
-    for name in (*_NEVER_PASSED_ON, *removes):
+    for name in ("", *_NEVER_PASSED_ON, *removes):  # a variable without a name cannot be passed on
         kept.pop(name, None)
     return kept
 
@@ -190,20 +190,31 @@ def _read(name: str, version: str) -> tuple[str, str, float, str] | None:
 
 def _can_run(command: str) -> bool:
     """Tell whether the system will find a program of that name; what it does not find is told by the longer road."""
-    if "/" in command:
-        return os.access(command, os.X_OK) and not os.path.isdir(command)
     paths = os.environ.get("PATH", os.defpath).split(":")
-    return any(os.access(f"{path or '.'}/{command}", os.X_OK) for path in paths)
+    places = [command] if "/" in command else [f"{path or '.'}/{command}" for path in paths]
+    return any(os.access(place, os.X_OK) and not os.path.isdir(place) for place in places)
 
 
-def _write(descriptor: int, text: str) -> int | None:
-    """Write it all and return 0, or the exit code of a closed pipe; None where it cannot be written."""
+def _print(text: str) -> int | None:
+    """Print the result and return the exit code; None where nothing of it can be written."""
     data = text.encode("ascii")
+    length = len(data)
     try:
         while data:
-            data = data[os.write(descriptor, data) :]
+            data = data[os.write(1, data) :]
     except BrokenPipeError:
         return 141
-    except OSError:
-        return None
+    except OSError as error:
+        if len(data) == length:
+            return None
+        reason = os.strerror(error.errno or 0).lower()  # said here: the longer road would add it all to a part of it
+        _say(f"error: stdout cannot be written: {reason}", "hint: it may be closed, or the disk full")
+        return 3
     return 0
+
+
+def _say(*lines: str) -> None:
+    try:
+        os.write(2, "".join(f"hsmjwt: {line}\n" for line in lines).encode("ascii", "backslashreplace"))
+    except OSError:
+        return  # nobody can be told that nobody can be told

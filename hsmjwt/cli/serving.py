@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from hsmjwt import __version__, compose
@@ -13,9 +13,11 @@ from hsmjwt.cli.flags import Claims, Device, Exchange, Shared
 from hsmjwt.cli.run import Run
 from hsmjwt.compose import Devices
 from hsmjwt.config import Settings
+from hsmjwt.errors import UsageError
+from hsmjwt.hsm.uri import display
 from hsmjwt.oauth.broker import Served
 from hsmjwt.oauth.profile import Profile
-from hsmjwt.secret import SecretSource
+from hsmjwt.secret import SecretSource, parse_source
 
 
 class Flags(NamedTuple):
@@ -72,11 +74,10 @@ def _sources(profile: Profile) -> list[SecretSource]:
 def _fingerprint(settings: Settings, profile: Profile) -> str | None:
     """Return what a note is known by; None where none may be left.
 
-    The config must be the very one that was read, and the note holds no PIN: a URI in a variable may.
+    The config must be the very one that was read, and no variable that the note repeats may hold a secret.
     """
     path = quick.config_path(os.environ)
-    held = any("pin-value" in value for name, value in os.environ.items() if name.startswith("HSMJWT_"))
-    if path is None or settings.identity is None or held or descriptors(profile):
+    if path is None or settings.identity is None or descriptors(profile) or _tells_a_secret(os.environ):
         return None
     try:
         now = quick.fingerprint(os.environ, __version__)
@@ -84,6 +85,18 @@ def _fingerprint(settings: Settings, profile: Profile) -> str | None:
     except OSError:
         return None
     return now if same else None
+
+
+def _tells_a_secret(environ: Mapping[str, str]) -> bool:
+    """Tell whether a variable may hold a PIN: in a URI, among a command's arguments, or where a source belongs."""
+    values = [environ.get(name, "") for name in quick.TOLD]
+    if any(display(value) != value for value in values):
+        return True
+    source = environ.get("HSMJWT_PIN_SOURCE", "")
+    try:
+        return source != "" and parse_source(source).noted != source
+    except UsageError:  # nobody reads it where the key's own source comes first
+        return True
 
 
 def _note(

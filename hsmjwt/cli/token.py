@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import math
 import re
-import shlex
 import time
 from typing import Annotated, Any
 
@@ -22,6 +21,7 @@ ProfileArgument = Annotated[str | None, Word("PROFILE", "A profile of the config
 
 OUTPUTS = ("raw", "json", "header", "env", "dotenv")
 
+_BARE = re.compile(r"[A-Za-z0-9._+/-][A-Za-z0-9._~+/-]*=*")  # RFC 6750, section 2.1; a tilde at the start is a folder
 
 _TOKEN = """Print an access token, from the cache or from the server.
 
@@ -112,17 +112,25 @@ def written(token: AccessToken, form: str) -> str:
     if form == "header":
         return f"Authorization: Bearer {value}"
     if form == "env":
-        return f"export ACCESS_TOKEN={shlex.quote(value)}"
+        return f"export ACCESS_TOKEN={_quoted(value)}"
     if form == "dotenv":
         return f"ACCESS_TOKEN={_dotenv(value)}"
     return value
 
 
+def _quoted(value: str) -> str:
+    """Quote a value for shells, zsh included, which takes `=ls` for the path of ls."""
+    return value if _BARE.fullmatch(value) else "'" + value.replace("'", "'\"'\"'") + "'"
+
+
 def _dotenv(value: str) -> str:
-    """Quote a value so that a shell and dotenv readers take it literally: bare, in single quotes, or with escapes."""
-    if re.fullmatch(r"[A-Za-z0-9._+/=-]+", value):  # a tilde at the start is a home folder to a shell
+    """Quote a value so that a shell and dotenv readers take it literally: bare, in single quotes, or with escapes.
+
+    In single quotes a shell takes a backslash as it is, and some readers take two for one and the last for an escape.
+    """
+    if _BARE.fullmatch(value):
         return value
-    if "'" not in value:
+    if not re.search(r"'|\\(?:\\|$)", value):
         return f"'{value}'"
     return '"' + re.sub(r'(["\\$`])', r"\\\1", value) + '"'
 

@@ -31,8 +31,9 @@ Examples:
   hsmjwt header adobe | curl -H @- https://api.example.com/reports
 
 \b
-hsmjwt COMMAND --help   explains a command
-hsmjwt --version        tells the version; --json adds Python's and more
+hsmjwt COMMAND --help      explains a command
+hsmjwt --version           tells the version; --json adds Python's and more
+hsmjwt --show-completion   prints a script for completion in bash, zsh or fish
 """
 
 
@@ -155,24 +156,12 @@ def _for_typer(annotation: Any, *, repeat: bool) -> Any:
     With `repeat` typer collects every value of a flag: by itself it keeps the last of two and says nothing.
     """
     kind, declared = get_args(annotation)[0], _declared(annotation)
-    more: dict[str, Any] = {} if declared.completes is None else {"autocompletion": _offer(declared.completes)}
     info: OptionInfo | ArgumentInfo
     if isinstance(declared, Flag):
-        info = typer.Option(declared.name, metavar=declared.metavar, help=declared.help, **more)
+        info = typer.Option(declared.name, metavar=declared.metavar, help=declared.help)
     else:
-        info = typer.Argument(metavar=declared.metavar, help=declared.help, show_default=False, **more)
+        info = typer.Argument(metavar=declared.metavar, help=declared.help, show_default=False)
     return Annotated[(list[str] | None if repeat else kind, info)]
-
-
-def _offer(completes: Any) -> Callable[[str], list[str]]:
-    """Return what typer calls for the values that a shell offers."""
-
-    def offered(incomplete: str) -> list[str]:
-        from hsmjwt.cli import completion
-
-        return completion.offered(completes, incomplete)
-
-    return offered
 
 
 def _refuse_flag(label: str, value: object, flags: Collection[str]) -> None:

@@ -37,7 +37,7 @@ def unknown_verb(argv: Sequence[str], verbs: Collection[str]) -> UsageError:
         )
     return UsageError(
         f"there is no flag {shown(word.partition('=')[0])}",
-        hint=_near(word, ("--help", "--version"), "hsmjwt --help lists the commands"),
+        hint=_near(word, ("--help", "--version", "--show-completion"), "hsmjwt --help lists the commands"),
     )
 
 

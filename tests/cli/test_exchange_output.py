@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 import shlex
+import shutil
 import subprocess
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from servers.granting import MARK, flags, granted
 from servers.scripted import Server
+
+from hsmjwt.bearer import AccessToken
+from hsmjwt.cli.token import written
 
 VISIBLE = "".join(map(chr, range(0x21, 0x7F)))  # what an access token may hold: RFC 6749, A.12, without the blank
 AWKWARD = (
     VISIBLE,
     VISIBLE[::-1],
     "'", "''", '"', "\\", "\\'", "`id`", "$(id)", "$HOME", "${HOME}", "~", "~root", "~+", "-n", "-", "=", "a=b", "#x",
+    "=ls", "==", "=ls=",
     "!!", "a;b", "a&b", "*", "a'b\"c", "x\\", "{a,b}", "[a-z]", "(a)", "<a>", "|", "?", "a:~", "%s", "\\n", "'$(id)'",
     '"$(id)"',
 )  # fmt: skip
@@ -22,20 +31,58 @@ AWKWARD = (
 
 def evaluate(text: str, shell: str) -> str:
     script = f'{text}\nprintf %s "$ACCESS_TOKEN"'
-    done = subprocess.run([shell, "-c", script], capture_output=True, text=True, check=True, env={"HOME": "/h"})
-    assert done.stderr == ""
-    return done.stdout
+    done = subprocess.run([shell, "-c", script], capture_output=True, check=True, env={"HOME": "/h"})
+    assert done.stderr == b""
+    return done.stdout.decode()
 
 
-@pytest.mark.parametrize("shell", ["sh", "bash"])
+def in_form(value: str, form: str) -> str:
+    return written(AccessToken(value=value, token_type="Bearer", fetched_at=0.0), form)
+
+
+def evaluate_all(texts: list[str], shell: str) -> list[str]:
+    """Let one shell run texts that each set ACCESS_TOKEN, and return what it was each time."""
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    return evaluate("\n".join(f"{text}\nprintf '%s\\0' \"$ACCESS_TOKEN\"" for text in texts), shell).split("\0")[:-1]
+
+
+def read_dotenv(line: str) -> str:
+    """Return the value on a line of an env file by the rules of python-dotenv, which Docker's compose has too."""
+    value = line.partition("=")[2]
+    if found := re.fullmatch(r"'((?:\\'|[^'])*)'", value):
+        value = re.sub(r"\\([\\'])", r"\1", found[1])
+    elif found := re.fullmatch(r'"((?:\\"|[^"])*)"', value):
+        value = re.sub(r"\\([\\'\"])", r"\1", found[1])
+    else:
+        assert not re.search(r"\s#|['\"]", value)
+    return value
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash", "dash", "zsh"])
 def test_env_and_dotenv_give_every_token_back(shell):
-    from hsmjwt.bearer import AccessToken
-    from hsmjwt.cli.token import written
+    pairs = ["".join(pair) for pair in itertools.product("=~:'\"\\$`!#*a ", repeat=2)]
+    for form in ("env", "dotenv"):
+        values = [*AWKWARD, *pairs]
+        assert evaluate_all([in_form(value, form) for value in values], shell) == values
+    assert evaluate(f"eval {shlex.quote(in_form(VISIBLE, 'env'))}", shell) == VISIBLE
 
-    for value in AWKWARD:
-        made = AccessToken(value=value, token_type="Bearer", fetched_at=0.0)
-        assert evaluate(written(made, "dotenv"), shell) == value
-        assert evaluate(f"eval {shlex.quote(written(made, 'env'))}", shell) == value
+
+@pytest.mark.parametrize("shell", ["sh", "bash", "dash", "zsh"])
+@given(values=st.lists(st.text(st.characters(min_codepoint=1, exclude_categories=["Cs"])), min_size=1, max_size=30))
+@settings(max_examples=30)
+def test_env_and_dotenv_are_one_word_to_a_shell_whatever_the_text(shell, values):
+    for form in ("env", "dotenv"):
+        assert evaluate_all([in_form(value, form) for value in values], shell) == values
+
+
+@given(st.text(st.sampled_from(VISIBLE)))
+def test_readers_of_env_files_find_what_a_shell_finds(value):
+    """Their own kinds of escape, for `$` and the back-quote beside a `'`, are the exception: no form suits both."""
+    line = in_form(value, "dotenv")
+    assert line.isascii()
+    if not ("'" in value or re.search(r"\\\\|\\$", value)) or not re.search("[$`]", value):
+        assert read_dotenv(line) == value
 
 
 def test_each_form_prints_the_token_its_way(quick):
