@@ -14,7 +14,7 @@ from hsmjwt.errors import HsmjwtError, KeyNotFoundError, KeyUnfitError
 from hsmjwt.guard.policy import SELF_TEST
 from hsmjwt.hsm import keygen, listing
 from hsmjwt.hsm.keygen import NewKey
-from hsmjwt.hsm.objects import KeyObject, find_object
+from hsmjwt.hsm.objects import KeyObject, find_object, public_key_of
 from hsmjwt.hsm.signer import Pkcs11Signer
 from hsmjwt.hsm.uri import KeyType, parse
 from hsmjwt.jose.algorithms import by_default
@@ -65,8 +65,8 @@ def show_key(devices: Devices, choice: DeviceChoice) -> dict[str, Any]:
     """Return what the token says of one key; logs in only where it is not visible without."""
     key, session, slot_id = _found(devices, choice, "private")
     row = listing.row(key, session, slot_id)
-    if row["type"] == "rsa":
-        public = key.public_key()
+    with contextlib.suppress(KeyUnfitError):  # a type that is not used here, or a half that is not there
+        public = public_key_of(session, key)
         row["thumbprint"] = thumbprint(public)
         row["spki_sha256"] = x509.spki_sha256(public).hex()
     return row
@@ -74,7 +74,8 @@ def show_key(devices: Devices, choice: DeviceChoice) -> dict[str, Any]:
 
 def public_key(devices: Devices, choice: DeviceChoice) -> PublicKey:
     """Return the public half of one key; either object will do, and most tokens show the public one to anybody."""
-    return _found(devices, choice, "public", "private")[0].public_key()
+    key, session, _ = _found(devices, choice, "public", "private")
+    return public_key_of(session, key)
 
 
 def _found(devices: Devices, choice: DeviceChoice, *kinds: KeyType) -> tuple[KeyObject, Any, int | None]:

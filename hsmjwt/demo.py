@@ -1,7 +1,7 @@
 """The demo's authorization server: RFC 7523 grants that are really verified, on loopback only.
 
 Authlib brings the grants and joserfc, below it, signature and claims. What they leave to the integrator is decided
-here: one algorithm, 5 s of leeway, an assertion that lives an hour at most and buys one token, repeated parameters,
+here: two algorithms, 5 s of leeway, an assertion that lives an hour at most and buys one token, repeated parameters,
 credentials that nobody checks. No code is shared with hsmjwt's own JWT side: an error of both would look right.
 
 Flask and Authlib (extra `demo`) are loaded when a server is built, and Authlib's classes get our methods then: this
@@ -23,7 +23,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -39,6 +39,7 @@ _JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _GRANTS = [_JWT_BEARER, "client_credentials"]
 _OF_CLIENT = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _AUTH_METHOD = "private_key_jwt"
+_ALGS = ["RS256", "ES256"]  # RFC 7518, section 3.1
 _LEEWAY = 5  # seconds; Authlib's own 60 would hide a wrong clock from the test that looks for it
 _LONGEST = 3600  # seconds; what Google, Okta and Snowflake allow, and what bounds the memory of used assertions
 _KEPT = 100_000  # used assertions, and access tokens, remembered at once
@@ -47,7 +48,7 @@ _SCOPE = re.compile(r"[!#-\[\]-~]+( [!#-\[\]-~]+)*")  # RFC 6749, section 3.3
 
 
 class Client(msgspec.Struct, frozen=True, kw_only=True):
-    """A registered client: its RSA public key as PEM, and the key's id where that is not the RFC 7638 thumbprint."""
+    """A registered client: its public key (RSA, P-256) as PEM, and its id where that is not the RFC 7638 thumbprint."""
 
     client_id: str
     public_key_pem: str
@@ -114,12 +115,14 @@ def _load() -> SimpleNamespace:
 def _register(library: SimpleNamespace, client: Client) -> SimpleNamespace:
     """Read a client's key, and give it the methods of Authlib's ClientMixin that the two grants call."""
     name = f"client {client.client_id!r}"
-    try:
-        key = library.jwk.RSAKey.import_key(client.public_key_pem)
-    except (ValueError, TypeError, library.errors.JoseError) as error:
-        raise UsageError(f"the public key of {name} is no RSA public key in PEM") from error
-    if key.is_private or key.public_key.key_size < 2048:  # RFC 7518, section 3.3
-        raise UsageError(f"the key of {name} is a private key, or shorter than 2048 bits")
+    for kind in (library.jwk.RSAKey, library.jwk.ECKey):
+        with suppress(ValueError, TypeError, library.errors.JoseError):
+            key = kind.import_key(client.public_key_pem)
+            break
+    else:
+        raise UsageError(f"the public key of {name} is no RSA or P-256 public key in PEM")
+    if key.is_private or (key.public_key.key_size < 2048 if key.key_type == "RSA" else key.curve_name != "P-256"):
+        raise UsageError(f"the key of {name} is a private key, shorter than 2048 bits, or not on the curve P-256")
     return SimpleNamespace(
         client_id=client.client_id,
         key=key,
@@ -141,7 +144,7 @@ class _Checks:
         self._audiences = [self.token_url, *audiences]
         # What a header says beyond what is understood is ignored (RFC 7515, section 4); joserfc would refuse it, and
         # any header over 512 bytes, where no certificate chain fits.
-        self._registry = library.jws.JWSRegistry(algorithms=["RS256"], strict_check_header=False)
+        self._registry = library.jws.JWSRegistry(algorithms=_ALGS, strict_check_header=False)
         self._registry.max_header_length = _BODY
 
     def read(self, assertion: str, error: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -153,16 +156,15 @@ class _Checks:
             raise _Refusal(error, "assertion is no JWT in compact form") from None
         if header.get("alg") == "none":
             raise _Refusal(error, "assertion is unsigned")
-        if header.get("alg") != "RS256" or "crit" in header or "b64" in header:
-            raise _Refusal(error, "only alg RS256 is accepted, with neither crit nor b64")
+        if header.get("alg") not in _ALGS or "crit" in header or "b64" in header:
+            raise _Refusal(error, "only alg RS256 or ES256 is accepted, with neither crit nor b64")
         return header, claims
 
     def verify(self, assertion: str, error: str, form: Mapping[str, str]) -> dict[str, Any]:
         """Return the claims of a good assertion that was not used before, and mark it used; _Refusal otherwise."""
         header, claims = self.read(assertion, error)
         name, errors = claims.get("iss"), self._library.errors
-        client = self.clients.get(name) if isinstance(name, str) else None
-        if client is None:
+        if not isinstance(name, str) or (client := self.clients.get(name)) is None:
             raise _Refusal(error, "unknown client: iss is not registered")
         if header.get("kid", client.kid) != client.kid:
             raise _Refusal(error, "kid is not that of the registered key")
@@ -171,14 +173,13 @@ class _Checks:
         except errors.BadSignatureError:
             raise _Refusal(error, "signature does not verify with the registered key") from None
         except errors.JoseError:
-            raise _Refusal(error, "header is malformed") from None
+            raise _Refusal(error, "header is malformed, or its alg is not for the registered key") from None
         if form.get("client_id", name) not in {name, ""}:  # RFC 7521, section 4.2; empty is absent
             raise _Refusal(error, "client_id is not the iss of the assertion")
         self._check_claims(claims, error)
         # One client's jti is not another's. The list is no assertion, so the two kinds of key never meet.
         key = json.dumps([name, claims["jti"]]) if "jti" in claims else assertion
-        outcome = self._used.put(key, {}, claims["exp"] + _LEEWAY)
-        if outcome != "kept":
+        if (outcome := self._used.put(key, {}, claims["exp"] + _LEEWAY)) != "kept":
             raise _Refusal(error, f"assertion {outcome}")
         return claims
 
@@ -271,8 +272,7 @@ class _Service:
         """Answer GET /api/whoami: RFC 6750, sections 2.1 and 3."""
         scheme, _, token = self._flask.request.headers.get("Authorization", "").partition(" ")
         tried = scheme.lower() == "bearer"
-        meaning = self._tokens.get(token.strip()) if tried else None
-        if meaning is not None:
+        if tried and (meaning := self._tokens.get(token.strip())) is not None:
             return meaning
         reason = ', error="invalid_token", error_description="the access token is unknown or expired"' if tried else ""
         body = {"error": "invalid_token" if tried else "unauthorized"}
@@ -322,7 +322,7 @@ def make_app(
         "response_types_supported": [],
         "grant_types_supported": _GRANTS,
         "token_endpoint_auth_methods_supported": ["none", _AUTH_METHOD],
-        "token_endpoint_auth_signing_alg_values_supported": ["RS256"],
+        "token_endpoint_auth_signing_alg_values_supported": _ALGS,
     }
     app.add_url_rule("/.well-known/oauth-authorization-server", "metadata", lambda: metadata)
     for fault in (_Refusal, library.rfc6749.OAuth2Error, library.exceptions.HTTPException):

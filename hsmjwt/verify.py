@@ -6,23 +6,30 @@ made with the Chinese remainder theorem the modulus can be factored (Boneh, DeMi
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
+from typing import TypeAlias, assert_never
+
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.asymmetric import padding, rsa, utils
 
 from hsmjwt.errors import DeviceError, KeyUnfitError
 from hsmjwt.jose.algorithms import Algorithm
 from hsmjwt.jose.jws import Signer
-from hsmjwt.jose.keys import PublicKey, signature_bytes
+from hsmjwt.jose.keys import CURVES, EcKey, PublicKey, RsaKey, signature_bytes
 
 _HASHES: dict[str, hashes.HashAlgorithm] = {"sha256": hashes.SHA256()}
+_CURVES = {"P-256": "SECP256R1"}  # by cryptography's names
+
+_Check: TypeAlias = Callable[[Algorithm, bytes, bytes], object]  # of message and signature; raises InvalidSignature
 
 
 def valid(key: PublicKey, alg: Algorithm, message: bytes, signature: bytes) -> bool:
-    """Tell whether `signature` is that of `message` by the key (RFC 8017, section 8.2.2).
+    """Tell whether `signature`, in JOSE's form, is that of `message` by the key (RFC 8017, 8.2.2; RFC 7518, 3.4).
 
     Whether the algorithm may be used with a key of this size is the caller's question (`algorithms.misfit`). Raises
-    KeyUnfitError for numbers that are no RSA public key.
+    KeyUnfitError for numbers that are no public key.
     """
     return _fits(_loaded(key), key, alg, message, signature)
 
@@ -34,7 +41,7 @@ class Verified:
         """Wrap `signer`; raises KeyUnfitError where its public key is none."""
         self._signer = signer
         self._key = signer.public_key
-        self._loaded = _loaded(self._key)
+        self._check = _loaded(self._key)
 
     @property
     def public_key(self) -> PublicKey:
@@ -44,7 +51,7 @@ class Verified:
     def sign(self, message: bytes, alg: Algorithm) -> bytes:
         """Return the wrapped signer's signature; raises DeviceError where it is not one by the public key."""
         signature = self._signer.sign(message, alg)
-        if _fits(self._loaded, self._key, alg, message, signature):
+        if _fits(self._check, self._key, alg, message, signature):
             return signature
         wanted = signature_bytes(self._key)
         if not signature:
@@ -59,18 +66,49 @@ class Verified:
         )
 
 
-def _loaded(key: PublicKey) -> rsa.RSAPublicKey:
+def _loaded(key: PublicKey) -> _Check:
     try:
-        return rsa.RSAPublicNumbers(key.e, key.n).public_key()
+        match key:
+            case RsaKey():
+                return _rsa(key)
+            case EcKey():
+                return _ec(key)
+            case _:
+                assert_never(key)
     except (ValueError, OverflowError) as error:
-        raise KeyUnfitError(f"the numbers of {key.bits} bits are no usable RSA public key") from error
+        raise KeyUnfitError(f"the numbers of {key.bits} bits are no usable {key.kty} public key") from error
 
 
-def _fits(loaded: rsa.RSAPublicKey, key: PublicKey, alg: Algorithm, message: bytes, signature: bytes) -> bool:
-    if len(signature) != signature_bytes(key):  # RFC 8017, section 8.2.2, step 1
+def _rsa(key: RsaKey) -> _Check:
+    loaded = rsa.RSAPublicNumbers(key.e, key.n).public_key()
+
+    def check(alg: Algorithm, message: bytes, signature: bytes) -> None:
+        loaded.verify(signature, message, padding.PKCS1v15(), _HASHES[alg.hash_name])
+
+    return check
+
+
+def _ec(key: EcKey) -> _Check:
+    ec = importlib.import_module("cryptography.hazmat.primitives.asymmetric.ec")  # a millisecond; RSA keys need none
+    loaded = ec.EllipticCurvePublicNumbers(key.x, key.y, getattr(ec, _CURVES[key.crv])()).public_key()
+    width = CURVES[key.crv].width
+
+    def check(alg: Algorithm, message: bytes, signature: bytes) -> None:
+        r, s = (int.from_bytes(half, "big") for half in (signature[:width], signature[width:]))
+        if not r or not s:  # FIPS 186-4, section 6.4; that both are less than the order is OpenSSL's check
+            raise InvalidSignature
+        loaded.verify(utils.encode_dss_signature(r, s), message, ec.ECDSA(_HASHES[alg.hash_name]))
+
+    return check
+
+
+def _fits(check: _Check, key: PublicKey, alg: Algorithm, message: bytes, signature: bytes) -> bool:
+    if alg.kty != key.kty:
+        return False
+    if len(signature) != signature_bytes(key):  # RFC 8017, section 8.2.2, step 1; RFC 7518, section 3.4
         return False
     try:
-        loaded.verify(signature, message, padding.PKCS1v15(), _HASHES[alg.hash_name])
+        check(alg, message, signature)
     except InvalidSignature:
         return False
     return True

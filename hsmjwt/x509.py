@@ -10,13 +10,13 @@ import base64
 import binascii
 import hashlib
 import re
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, assert_never
 
 from asn1crypto import keys, parser
 
 from hsmjwt.errors import UsageError
 from hsmjwt.jose.encoding import quoted
-from hsmjwt.jose.keys import PublicKey, RsaKey
+from hsmjwt.jose.keys import CURVES, Curve, EcKey, PointFault, PublicKey, RsaKey, curve_of, read_point
 
 _MARKER = re.compile(rb"-----(BEGIN|END) ([A-Z0-9 ]{1,40})-----")
 _LABELS = ("PUBLIC KEY", "RSA PUBLIC KEY", "CERTIFICATE")
@@ -48,6 +48,7 @@ _TYPES = {
     "rsaes_oaep": "RSAES-OAEP",
 }
 _PUBLIC_HALF = "the public half is enough: openssl pkey -in FILE -pubout"
+_OF_POINT = "openssl ec -pubin -in FILE -pubout -conv_form uncompressed writes it out"
 _OF_REQUEST = "openssl req -in FILE -noout -pubkey prints the public key"
 _OF_SSH = "ssh-keygen -e -m PKCS8 -f FILE prints the public half as PEM"
 
@@ -74,10 +75,22 @@ class _NoDer(ValueError):
 
 
 def spki_der(key: PublicKey) -> bytes:
-    """Return the key as DER SubjectPublicKeyInfo, parameters NULL (RFC 3279, section 2.3.1)."""
-    numbers = keys.RSAPublicKey({"modulus": key.n, "public_exponent": key.e})
-    der: bytes = keys.PublicKeyInfo.wrap(numbers, "rsa").dump()
+    """Return the key as DER SubjectPublicKeyInfo (RFC 3279, section 2.3.1, parameters NULL; RFC 5480, section 2)."""
+    match key:
+        case RsaKey():
+            whole = keys.PublicKeyInfo.wrap(_numbers(key), "rsa")
+        case EcKey():
+            curve = keys.ECDomainParameters.load(CURVES[key.crv].oid)
+            point = keys.ECPointBitString(key.point)
+            whole = keys.PublicKeyInfo({"algorithm": {"algorithm": "ec", "parameters": curve}, "public_key": point})
+        case _:
+            assert_never(key)
+    der: bytes = whole.dump()
     return der
+
+
+def _numbers(key: RsaKey) -> keys.RSAPublicKey:
+    return keys.RSAPublicKey({"modulus": key.n, "public_exponent": key.e})
 
 
 def spki_pem(key: PublicKey) -> str:
@@ -94,8 +107,8 @@ def spki_sha256(key: PublicKey) -> bytes:
 
 def key_identifier(key: PublicKey) -> bytes:
     """Return 20 bytes that name the key: SHA-256, cut short, over its BIT STRING (RFC 7093, section 2, method 1)."""
-    numbers = keys.RSAPublicKey({"modulus": key.n, "public_exponent": key.e})
-    return hashlib.sha256(numbers.dump()).digest()[:20]
+    bits = _numbers(key).dump() if isinstance(key, RsaKey) else key.point
+    return hashlib.sha256(bits).digest()[:20]
 
 
 def load_public(data: bytes) -> PublicKey:
@@ -234,17 +247,30 @@ def _key_of_spki(parts: list[_Node]) -> PublicKey:
     if not algorithm or algorithm[0].tag != _OID:
         raise _NoDer
     name = _name(keys.PublicKeyAlgorithmId, algorithm[0])
-    if name != "rsa":
-        kind = _KINDS.get(name, f"a key of the type {quoted(name)}")
-        if name == "ec" and len(algorithm) > 1 and algorithm[1].tag == _OID:
-            kind += f" ({quoted(_name(keys.NamedCurve, algorithm[1]))[1:-1]})"
-        raise OtherKeyTypeError(
-            f"no public key can be read: it is {kind}, and this version takes RSA keys only",
-            kind=_TYPES.get(name, quoted(name)),
-        )
+    curve = curve_of(algorithm[1].whole) if name == "ec" and len(algorithm) == 2 else None  # its OID and the curve's
+    if name != "rsa" and curve is None:
+        raise _other_type(name, algorithm)
     if parts[1].content[:1] != b"\0":  # bits that are not used, of which whole bytes have none
         raise _NoDer
-    return _rsa(_children(_sequence(_only(parts[1].content[1:]))))
+    bits = parts[1].content[1:]
+    return _rsa(_children(_sequence(_only(bits)))) if curve is None else _ec(curve, bits)
+
+
+def _other_type(name: str, algorithm: list[_Node]) -> OtherKeyTypeError:
+    kind = _KINDS.get(name, f"a key of the type {quoted(name)}")
+    if name == "ec" and len(algorithm) > 1 and algorithm[1].tag == _OID:
+        kind += f" ({quoted(_name(keys.NamedCurve, algorithm[1]))[1:-1]})"
+    return OtherKeyTypeError(
+        f"no public key can be read: it is {kind}, and this version takes RSA and P-256 keys only",
+        kind=_TYPES.get(name, quoted(name)),
+    )
+
+
+def _ec(curve: Curve, point: bytes) -> EcKey:
+    try:
+        return read_point(curve, point)
+    except PointFault as error:
+        _refuse(str(error), None if point[:1] == b"\x04" else _OF_POINT)
 
 
 def _name(kind: type[keys.PublicKeyAlgorithmId | keys.NamedCurve], node: _Node) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,13 +19,31 @@ from hsmjwt.jose.algorithms import ALGORITHMS
 from hsmjwt.jose.encoding import EncodingFault, b64u_decode
 from hsmjwt.jose.judge import judge
 from hsmjwt.jose.jws import Signer, split
-from hsmjwt.jose.keys import RsaKey
+from hsmjwt.jose.keys import CURVES, EcKey, RsaKey
 
-A2 = json.loads((Path(__file__).parent / "vectors" / "rfc7515-a2-rs256.json").read_text(encoding="utf-8"))
+VECTORS = Path(__file__).parent / "vectors"
+A2 = json.loads((VECTORS / "rfc7515-a2-rs256.json").read_text(encoding="utf-8"))
+A3 = json.loads((VECTORS / "rfc7515-a3-es256.json").read_text(encoding="utf-8"))
+ZEROS = json.loads((VECTORS / "p256-leading-zeros.json").read_text(encoding="utf-8"))
 KEY = RsaKey(*(int.from_bytes(b64u_decode(A2["jwk"][name]), "big") for name in ("n", "e")))
 PARTS = split(A2["jwt"])
 RS256 = ALGORITHMS["RS256"]
+ES256 = ALGORITHMS["ES256"]
+ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551  # of P-256 (FIPS 186-4, D.1.2.3)
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+
+
+def _point(jwk):
+    return EcKey("P-256", *(int.from_bytes(b64u_decode(jwk[name]), "big") for name in ("x", "y")))
+
+
+POINT = _point(A3["jwk"])
+SIGNED = split(A3["jwt"])
+R, S = (int.from_bytes(half, "big") for half in (SIGNED.signature[:32], SIGNED.signature[32:]))
+
+
+def _pair(r, s):
+    return r.to_bytes(32, "big") + s.to_bytes(32, "big")
 
 
 class Device:
@@ -45,6 +65,98 @@ def test_the_signature_of_rfc_7515_is_valid():
 
 def test_every_algorithm_of_the_table_can_be_verified():
     assert {alg.hash_name for alg in ALGORITHMS.values()} <= set(verify._HASHES)
+    assert set(CURVES) == set(verify._CURVES)
+
+
+def test_the_signature_of_rfc_7515_on_a_curve_is_valid():
+    assert verify.valid(POINT, ES256, SIGNED.signing_input, SIGNED.signature)
+    assert verify.Verified(Device(SIGNED.signature, POINT)).sign(SIGNED.signing_input, ES256) == SIGNED.signature
+
+
+@pytest.mark.parametrize("name", ZEROS["signatures"])
+def test_leading_zeros_of_r_and_s_belong_to_the_signature(name):
+    key, message = _point(ZEROS["jwk"]), ZEROS["message"].encode()
+    signature = bytes.fromhex(ZEROS["signatures"][name]["jose"])
+    assert verify.valid(key, ES256, message, signature)
+    shorter = signature.lstrip(b"\0"), signature[:32].lstrip(b"\0") + signature[32:].lstrip(b"\0")
+    for other in (*shorter, bytes.fromhex(ZEROS["signatures"][name]["der"])):
+        assert other == signature or not verify.valid(key, ES256, message, other)
+
+
+@given(st.integers(0, 63), st.integers(0, 7))
+def test_one_bit_makes_a_signature_on_a_curve_wrong(at, bit):
+    changed = bytearray(SIGNED.signature)
+    changed[at] ^= 1 << bit
+    assert not verify.valid(POINT, ES256, SIGNED.signing_input, bytes(changed))
+
+
+@pytest.mark.parametrize(
+    "signature",
+    [
+        b"",
+        SIGNED.signature[1:],
+        SIGNED.signature[:-1],
+        SIGNED.signature + b"\0",
+        b"\0" + SIGNED.signature,
+        SIGNED.signature[:32] + b"\0" + SIGNED.signature[32:],
+        b"\0" + SIGNED.signature[:32] + b"\0" + SIGNED.signature[32:],
+        SIGNED.signature[32:] + SIGNED.signature[:32],
+        utils.encode_dss_signature(R, S),
+        _pair(0, 0),
+        _pair(0, S),
+        _pair(R, 0),
+        _pair(1, 1),
+        _pair(ORDER, S),
+        _pair(R, ORDER),
+        _pair(ORDER, ORDER),
+        b"\xff" * 64,
+    ],
+)
+def test_a_signature_on_a_curve_has_one_form_alone(signature):
+    assert not verify.valid(POINT, ES256, SIGNED.signing_input, signature)
+    with pytest.raises(DeviceError) as caught:
+        verify.Verified(Device(signature, POINT)).sign(SIGNED.signing_input, ES256)
+    assert caught.value.exit_code == 7
+
+
+def test_a_signature_on_a_curve_is_of_its_message_hash_and_key():
+    private = ec.generate_private_key(ec.SECP256R1())
+    numbers = private.public_key().public_numbers()
+    key = EcKey("P-256", numbers.x, numbers.y)
+
+    def signed(hash_):
+        return _pair(*utils.decode_dss_signature(private.sign(b"m", ec.ECDSA(hash_))))
+
+    assert verify.valid(key, ES256, b"m", signed(hashes.SHA256()))
+    assert not verify.valid(key, ES256, b"m ", signed(hashes.SHA256()))
+    assert not verify.valid(key, ES256, b"m", signed(hashes.SHA512()))
+    assert not verify.valid(POINT, ES256, b"m", signed(hashes.SHA256()))
+
+
+def test_a_signature_is_never_checked_by_an_algorithm_for_another_type_of_key():
+    assert not verify.valid(POINT, RS256, SIGNED.signing_input, SIGNED.signature)
+    assert not verify.valid(KEY, ES256, PARTS.signing_input, PARTS.signature)
+
+
+@pytest.mark.parametrize(("x", "y"), [(0, 0), (1, 1), (POINT.y, POINT.x), (-1, 2), (2**300, 1), (POINT.x, -POINT.y)])
+def test_a_point_that_is_not_on_the_curve_is_refused(x, y):
+    with pytest.raises(KeyUnfitError, match="no usable EC public key"):
+        verify.valid(EcKey("P-256", x, y), ES256, b"m", b"s" * 64)
+    with pytest.raises(KeyUnfitError):
+        verify.Verified(Device(b"", EcKey("P-256", x, y)))
+
+
+def test_an_rsa_key_loads_nothing_that_is_for_curves():
+    script = f"""
+import sys
+from hsmjwt.jose.keys import RsaKey
+from hsmjwt.jose.algorithms import ALGORITHMS
+from hsmjwt.verify import valid
+assert not valid(RsaKey({KEY.n}, {KEY.e}), ALGORITHMS["RS256"], b"m", bytes(256))
+print([name for name in sys.modules if name.startswith("cryptography") and name.endswith(".ec")])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 @given(st.integers(0, 255), st.integers(0, 7))
@@ -168,15 +280,16 @@ def _spellings(jwt):
     yield f"{head}.{body}.{tail}."
 
 
-def test_a_token_has_one_spelling_alone():
-    assert _verdict(A2["jwt"]) == 0
-    spellings = list(_spellings(A2["jwt"]))
-    assert A2["jwt"] not in spellings
-    assert {_verdict(spelling) for spelling in spellings} <= {2, 7}
+@pytest.mark.parametrize(("jwt", "key"), [(A2["jwt"], KEY), (A3["jwt"], POINT)], ids=["RS256", "ES256"])
+def test_a_token_has_one_spelling_alone(jwt, key):
+    assert _verdict(jwt, key) == 0
+    spellings = list(_spellings(jwt))
+    assert jwt not in spellings
+    assert {_verdict(spelling, key) for spelling in spellings} <= {2, 7}
 
 
-def _verdict(jwt):
+def _verdict(jwt, key):
     try:
-        return judge(split(jwt), KEY, check=verify.valid, now=0).exit_code
+        return judge(split(jwt), key, check=verify.valid, now=0).exit_code
     except EncodingFault:
         return 2

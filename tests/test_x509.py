@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 
 from hsmjwt.errors import UsageError
 from hsmjwt.jose.encoding import b64u_decode
-from hsmjwt.jose.keys import RsaKey
-from hsmjwt.x509 import load_public, spki_der, spki_pem, spki_sha256
+from hsmjwt.jose.keys import EcKey, RsaKey
+from hsmjwt.x509 import key_identifier, load_public, spki_der, spki_pem, spki_sha256
 
 A2 = json.loads((Path(__file__).parent / "vectors" / "rfc7515-a2-rs256.json").read_text(encoding="utf-8"))["jwk"]
 NUMBERS = {name: int.from_bytes(b64u_decode(A2[name]), "big") for name in ("n", "e", "d", "p", "q", "dp", "dq", "qi")}
@@ -36,6 +36,12 @@ DER = PUBLIC.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 PKCS1 = PUBLIC.public_bytes(Encoding.DER, PublicFormat.PKCS1)
 OTHER = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 EC = ec.generate_private_key(ec.SECP256R1())
+EC_NUMBERS = EC.public_key().public_numbers()
+POINT = EcKey("P-256", EC_NUMBERS.x, EC_NUMBERS.y)
+EC_DER = EC.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+EC_PEM = EC.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+UNCOMPRESSED = EC.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+COMPRESSED = EC.public_key().public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
 WHEN = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
 
 
@@ -73,6 +79,32 @@ def test_a_key_comes_back_as_it_was_written(n, e):
         assert load_public(spki_pem(RsaKey(n, e)).encode()) == RsaKey(n, e)
 
 
+def test_a_key_on_a_curve_is_written_as_openssl_writes_it():
+    assert spki_der(POINT) == EC_DER
+    assert spki_pem(POINT).encode() == EC_PEM
+    assert spki_sha256(POINT) == hashlib.sha256(EC_DER).digest()
+
+
+@pytest.mark.parametrize(("coordinate", "at"), [("x", 27), ("y", 59)])
+def test_a_coordinate_that_begins_with_a_zero_byte_is_written_whole(coordinate, at):
+    vectors = json.loads((Path(__file__).parent / "vectors" / "p256-leading-zeros.json").read_text(encoding="utf-8"))
+    jwk = vectors[coordinate]["jwk"]
+    x, y = (b64u_decode(jwk[name]) for name in ("x", "y"))
+    key = EcKey("P-256", int.from_bytes(x, "big"), int.from_bytes(y, "big"))
+    der = spki_der(key)
+    assert der[at] == 0
+    assert der[-65:] == b"\x04" + x + y
+    assert load_public(der) == key
+    assert serialization.load_der_public_key(der).public_numbers() == ec.EllipticCurvePublicNumbers(
+        key.x, key.y, ec.SECP256R1()
+    )
+
+
+def test_a_key_is_named_by_a_hash_of_what_its_bit_string_holds():
+    assert key_identifier(KEY) == hashlib.sha256(PKCS1).digest()[:20]
+    assert key_identifier(POINT) == hashlib.sha256(UNCOMPRESSED).digest()[:20]
+
+
 def _id(value):
     """Keep files out of the names of tests."""
     return value if isinstance(value, str) else f"{len(value)} bytes"
@@ -107,6 +139,55 @@ def _id(value):
 )
 def test_a_public_key_is_read_as_it_arrives(data):
     assert load_public(data) == KEY
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        EC_DER,
+        EC_PEM,
+        EC_PEM.replace(b"\n", b"\\n"),
+        _certificate(EC).public_bytes(Encoding.DER),
+        _certificate(EC).public_bytes(Encoding.PEM) + CA_PEM,
+        EC.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + EC_PEM,
+    ],
+    ids=_id,
+)
+def test_a_key_on_p_256_is_read_as_it_arrives(data):
+    assert load_public(data) == POINT
+
+
+def _with_point(point):
+    head = bytes.fromhex("3013" + "06072a8648ce3d0201" + "06082a8648ce3d030107")
+    bits = b"\x03" + bytes([len(point) + 1]) + b"\0" + point
+    return b"\x30" + bytes([len(head + bits)]) + head + bits
+
+
+def test_a_point_is_read_in_its_one_form_and_on_the_curve():
+    assert _with_point(UNCOMPRESSED) == EC_DER
+    x, y = UNCOMPRESSED[1:33], UNCOMPRESSED[33:]
+    for point, reason, way_out in (
+        (COMPRESSED, "the point is compressed", True),
+        (bytes([6 + y[-1] % 2]) + x + y, "the point is not written as 04, x and y", True),
+        (b"\0", "the point is not written as", True),
+        (b"\x04" + y + x, "the point is not on the curve P-256", False),
+        (b"\x04" + x + y + b"\0", "the point is not written as", False),
+        (b"", "the point is not written as", True),
+    ):
+        with pytest.raises(UsageError) as caught:
+            load_public(_with_point(point))
+        assert f"no public key can be read: {reason}" in caught.value.message
+        assert ("-conv_form uncompressed" in (caught.value.hint or "")) is way_out
+
+
+def test_a_key_whose_curve_is_spelt_out_or_absent_is_another_type():
+    algorithm = bytes.fromhex("06072a8648ce3d0201")
+    bits = EC_DER[-68:]
+    for parameters in (b"", b"\x05\x00", b"\x30\x03\x02\x01\x01", bytes.fromhex("06082a8648ce3d030107") + b"\x05\x00"):
+        inner = algorithm + parameters
+        spki = b"\x30" + bytes([len(inner)]) + inner + bits
+        with pytest.raises(UsageError, match="it is an EC key"):
+            load_public(b"\x30" + bytes([len(spki)]) + spki)
 
 
 def _private(encoding, form, encryption=None):
@@ -178,7 +259,8 @@ def test_a_certificate_request_is_refused_with_the_way_out():
 @pytest.mark.parametrize(
     ("private", "name"),
     [
-        (EC, "an EC key (secp256r1)"),
+        (ec.generate_private_key(ec.SECP384R1()), "an EC key (secp384r1)"),
+        (ec.generate_private_key(ec.SECP256K1()), "an EC key (secp256k1)"),
         (ec.generate_private_key(ec.SECP521R1()), "an EC key (secp521r1)"),
         (ed25519.Ed25519PrivateKey.generate(), "an Ed25519 key"),
         (ed448.Ed448PrivateKey.generate(), "an Ed448 key"),
@@ -192,7 +274,7 @@ def test_other_kinds_of_keys_are_named(private, name):
     for data in (spki, certificate, public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)):
         with pytest.raises(UsageError) as caught:
             load_public(data)
-        assert f"it is {name}, and this version takes RSA keys only" in caught.value.message
+        assert f"it is {name}, and this version takes RSA and P-256 keys only" in caught.value.message
 
 
 def test_a_key_that_rs256_must_not_use_is_named():
@@ -230,7 +312,8 @@ def test_no_message_repeats_what_was_read():
 
 
 @given(
-    st.sampled_from([DER, PKCS1, CERT_DER]), st.lists(st.tuples(st.integers(0, 900), st.integers(0, 255)), max_size=4)
+    st.sampled_from([DER, PKCS1, CERT_DER, EC_DER]),
+    st.lists(st.tuples(st.integers(0, 900), st.integers(0, 255)), max_size=4),
 )
 def test_damaged_der_is_a_key_or_a_usage_error(der, changes):
     damaged = bytearray(der)
@@ -239,7 +322,7 @@ def test_damaged_der_is_a_key_or_a_usage_error(der, changes):
     pem = b"-----BEGIN CERTIFICATE-----\n" + base64.b64encode(damaged) + b"\n-----END CERTIFICATE-----\n"
     for data in (bytes(damaged), pem):
         with contextlib.suppress(UsageError):
-            assert isinstance(load_public(data), RsaKey)
+            assert isinstance(load_public(data), RsaKey | EcKey)
 
 
 @given(st.binary(max_size=200))

@@ -6,9 +6,7 @@ session comes from what real tokens do (Krill's table, the AWS CloudHSM notes).
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Iterator
 
 from hsmjwt.errors import BusyError, DeviceError, HsmjwtError, KeyNotFoundError, KeyUnfitError, LoginError, TokenError
 from hsmjwt.hsm.binding import pkcs11
@@ -98,14 +96,26 @@ _DEVICE = {
 EMPTY = frozenset({"CKR_TOKEN_NOT_PRESENT", "CKR_TOKEN_NOT_RECOGNIZED", "CKR_DEVICE_REMOVED"})
 """Answers of C_GetTokenInfo that mean: there is no token in this slot."""
 
+UNTOLD = frozenset(
+    {
+        "CKR_ATTRIBUTE_TYPE_INVALID",
+        "CKR_ATTRIBUTE_SENSITIVE",
+        "CKR_ATTRIBUTE_VALUE_INVALID",
+        "CKR_FUNCTION_FAILED",
+    }
+)
+"""Answers of C_GetAttributeValue about an attribute that the token will not tell; some answer so for all about one."""
+
+KEY_LOST = frozenset({"CKR_USER_NOT_LOGGED_IN", *_GONE})
+"""Codes of REOPEN that leave the session as good as it was."""
+
 REOPEN = frozenset(
     {
         "CKR_OPERATION_ACTIVE",
         "CKR_OPERATION_NOT_INITIALIZED",
         "CKR_SESSION_HANDLE_INVALID",
         "CKR_SESSION_CLOSED",
-        "CKR_USER_NOT_LOGGED_IN",
-        *_GONE,
+        *KEY_LOST,
     }
 )
 """Codes after which a new session and a new search are worth one try."""
@@ -174,21 +184,30 @@ def fault(operation: str, ckr: str) -> HsmjwtError:
     )
 
 
-@contextlib.contextmanager
-def translated(operation: str) -> Iterator[None]:
+class translated:  # noqa: N801 - it reads as the function that it is
     """Turn whatever a python-pkcs11 call raises into one of hsmjwt's errors.
 
     `operation` is the PKCS#11 function's name, or several that one call of python-pkcs11 makes. The original exception
-    is not chained: it may show values of a template.
+    is not chained: it may show values of a template. Not made by contextlib: that takes a microsecond more, and a
+    token may sign in fifty.
     """
-    try:
-        yield
-    except HsmjwtError:
-        raise
-    except pkcs11.PKCS11Error as error:
+
+    __slots__ = ("_operation",)
+
+    def __init__(self, operation: str) -> None:
+        self._operation = operation
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Raise what the error means for a user; errors of ours, and what is no fault at all, pass."""
+        if not isinstance(error, Exception) or isinstance(error, HsmjwtError):
+            return
+        if not isinstance(error, pkcs11.PKCS11Error):  # struct.error, ValueError, UnicodeError … come out of it too
+            seen = f"{self._operation} gave an answer that makes no sense ({type(error).__name__})"
+            raise DeviceError(seen) from None
         ckr = ckr_name(error)
         if ckr is None:
-            raise DeviceError(f"{operation} failed", hint="--verbose says more") from None
-        raise fault(operation, ckr) from None
-    except Exception as error:  # noqa: BLE001 - struct.error, ValueError, UnicodeError … come out of the binding too
-        raise DeviceError(f"{operation} gave an answer that makes no sense ({type(error).__name__})") from None
+            raise DeviceError(f"{self._operation} failed", hint="--verbose says more") from None
+        raise fault(self._operation, ckr) from None

@@ -4,29 +4,43 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, assert_never
 
 import msgspec
 
 from hsmjwt.errors import DeviceError, HsmjwtError, KeyFault, UsageError
 from hsmjwt.hsm.binding import pkcs11
 from hsmjwt.hsm.faults import translated
-from hsmjwt.hsm.objects import NAMES, KeyObject, read_attributes, search
+from hsmjwt.hsm.objects import NAMES, KeyObject, read_key, search
 from hsmjwt.hsm.uri import KeyUri, TokenInfo
-from hsmjwt.jose.keys import PublicKey
+from hsmjwt.jose.keys import CURVES, PublicKey
 
-RSA_SIZES = (2048, 3072, 4096)
 _LABEL_BYTES, _ID_BYTES = 255, 255  # PKCS#11 sets no limit; SoftHSM takes these, and nobody needs more
 _READ = (*NAMES, "KEY_TYPE", "MODULUS", "PUBLIC_EXPONENT", "SENSITIVE", "EXTRACTABLE")
 
 
+class Kind(NamedTuple):
+    """A type of key that is made here: `type` as KeyObject has it, `crv` for a key on a curve."""
+
+    type: Literal["rsa", "ec"]
+    bits: int
+    crv: str | None = None
+
+
+KINDS = {
+    **{f"rsa:{bits}": Kind("rsa", bits) for bits in (2048, 3072, 4096)},
+    "p256": Kind("ec", 256, "P-256"),
+}
+"""By the names that `key generate --type` takes."""
+
+
 class NewKey(msgspec.Struct, frozen=True):
-    """What to make: bits of RSA, label and id; `id` None chooses one.
+    """What to make: the type of key, label and id; `id` None chooses one.
 
     Raises UsageError for what no token can hold, whether it comes from a flag or from a URI.
     """
 
-    bits: int
+    kind: Kind
     label: str
     id: bytes | None
 
@@ -46,19 +60,17 @@ class NewKey(msgspec.Struct, frozen=True):
 
 
 def parse_new_key(kind: str, label: str, key_id: str | None) -> NewKey:
-    """Read what a new key is asked to be: `kind` as `rsa:3072`, `key_id` in hex (colons allowed).
+    """Read what a new key is asked to be: `kind` as `rsa:3072` or `p256`, `key_id` in hex (colons allowed).
 
     Raises UsageError for what is neither, and as NewKey does.
     """
-    name, _, size = kind.partition(":")
-    if name != "rsa" or size not in {str(bits) for bits in RSA_SIZES}:
-        sizes = ", ".join(f"rsa:{bits}" for bits in RSA_SIZES)
-        raise UsageError(f"'{kind}' is no type of key that this version makes", hint=f"one of {sizes}")
+    if kind not in KINDS:
+        raise UsageError(f"'{kind}' is no type of key that this version makes", hint=f"one of {', '.join(KINDS)}")
     try:
         value = None if key_id is None else bytes.fromhex(key_id.replace(":", ""))
     except ValueError:
         raise UsageError(f"the id {key_id!a} is not hexadecimal", hint="for example --id 0a1b") from None
-    return NewKey(int(size), label, value)
+    return NewKey(KINDS[kind], label, value)
 
 
 def refuse_taken(session: Any, new: NewKey, token: TokenInfo) -> None:
@@ -85,40 +97,61 @@ class NewPair(NamedTuple):
 
 
 def generate(session: Any, new: NewKey, token: TokenInfo, id_of: Callable[[PublicKey], bytes]) -> NewPair:
-    """Make an RSA key pair in a session that may write and is logged in.
+    """Make a key pair in a session that may write and is logged in.
 
     Both halves have their label from the start, so that no nameless one stays behind if the process dies. Where no id
     is asked for they get `id_of` the public key once that is known. Raises DeviceError where the token made something
     else than was asked for; that pair is removed again.
     """
-    attribute = pkcs11.Attribute
     with translated("C_GenerateKeyPair"):
-        public, private = session.generate_keypair(
-            pkcs11.KeyType.RSA,
-            new.bits,
-            id=new.id or os.urandom(20),
-            label=new.label,
-            store=True,
-            mechanism=pkcs11.Mechanism.RSA_PKCS_KEY_PAIR_GEN,
-            capabilities=pkcs11.MechanismFlag.SIGN | pkcs11.MechanismFlag.VERIFY,
-            private_template={attribute.SENSITIVE: True, attribute.EXTRACTABLE: False, attribute.PRIVATE: True},
-        )
+        public, private = _generate(session, new)
     try:
         pair = NewPair(
-            KeyObject(private, read_attributes(private, _READ), token, "private"),
-            KeyObject(public, read_attributes(public, _READ), token, "public"),
+            KeyObject(private, read_key(private, _READ), token, "private"),
+            KeyObject(public, read_key(public, _READ), token, "public"),
         )
     except HsmjwtError as error:
         raise _removed((private, public), error, new.label) from None
     about = pair.private.about
-    if about.get("SENSITIVE") is not True or about.get("EXTRACTABLE") is not False or pair.public.bits != new.bits:
+    made = pair.public.type, pair.public.bits
+    if about.get("SENSITIVE") is not True or about.get("EXTRACTABLE") is not False or made != new.kind[:2]:
         raise pair.removed(
             DeviceError(
                 "the token did not make the key that was asked for (sensitive, not extractable)",
                 hint="nothing was kept",
             )
         )
-    return pair if new.id is not None else _with_id(pair, id_of(pair.public.public_key()))
+    if new.id is not None:
+        return pair
+    try:
+        key_id = id_of(pair.public.public_key())
+    except HsmjwtError as error:
+        raise pair.removed(error) from None
+    return _with_id(pair, key_id)
+
+
+def _generate(session: Any, new: NewKey) -> tuple[Any, Any]:
+    """Return the handles of a new pair, the public one first."""
+    attribute, mechanism = pkcs11.Attribute, pkcs11.Mechanism
+    common: dict[str, Any] = {
+        "id": new.id or os.urandom(20),
+        "label": new.label,
+        "store": True,
+        "capabilities": pkcs11.MechanismFlag.SIGN | pkcs11.MechanismFlag.VERIFY,
+        "private_template": {attribute.SENSITIVE: True, attribute.EXTRACTABLE: False, attribute.PRIVATE: True},
+    }
+    match new.kind.type:
+        case "rsa":
+            public, private = session.generate_keypair(
+                pkcs11.KeyType.RSA, new.kind.bits, mechanism=mechanism.RSA_PKCS_KEY_PAIR_GEN, **common
+            )
+        case "ec":
+            oid = CURVES[str(new.kind.crv)].oid
+            curve = session.create_domain_parameters(pkcs11.KeyType.EC, {attribute.EC_PARAMS: oid}, local=True)
+            public, private = curve.generate_keypair(mechanism=mechanism.EC_KEY_PAIR_GEN, **common)
+        case _:
+            assert_never(new.kind.type)
+    return public, private
 
 
 def _with_id(pair: NewPair, key_id: bytes) -> NewPair:

@@ -18,6 +18,7 @@ from typing import Any
 
 from hsmjwt.errors import TokenError, UsageError
 from hsmjwt.hsm.binding import pkcs11
+from hsmjwt.hsm.direct import Direct
 from hsmjwt.hsm.faults import ckr_name, fault, rv_name, translated
 
 _OS_LOCKING_OK = 2
@@ -68,7 +69,8 @@ class Library:
     """An initialised module.
 
     `path` is the real path of the file, `lib` python-pkcs11's object for it. `shared` says that several threads may
-    call into it at a time: not where the module cannot lock, nor where somebody else initialised it.
+    call into it at a time: not where the module cannot lock, nor where somebody else initialised it. `direct` goes
+    without python-pkcs11 where the module has one function table for all who ask.
     """
 
     def __init__(self, path: str, functions: Any | None) -> None:
@@ -77,15 +79,17 @@ class Library:
         self.shared = True
         self.used = False  # from the first session on nothing is finalised, since anything may be using it
         self.pid = os.getpid()
+        self.direct = None if functions is None else Direct(functions)
         self._functions = functions
         self._owned = False
         self._alone = threading.RLock()
+        self._together = contextlib.nullcontext()
         self.lib = self._initialise()
 
     @property
     def turn(self) -> contextlib.AbstractContextManager[object]:
         """Return what a thread holds while it calls into the module: a lock where the module is not shared."""
-        return contextlib.nullcontext() if self.shared else self._alone
+        return self._together if self.shared else self._alone
 
     def _initialise(self) -> Any:
         if self._functions is None:  # p11-kit's modules: they lock by themselves
@@ -93,9 +97,8 @@ class Library:
                 lib = pkcs11.lib(self.path)
             except pkcs11.PKCS11Error as error:
                 raise _not_started(self.path, ckr_name(error)) from None
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(lib))  # its end would finalise the module, threads or not
             self._owned = True
-            return lib
+            return _kept(lib)
         result = self._call(_C_INITIALIZE, ctypes.byref(_InitArgs(flags=_OS_LOCKING_OK)))
         if result == _CANT_LOCK:
             self.shared = False
@@ -107,7 +110,7 @@ class Library:
         else:
             self._owned = True
         with translated("C_GetInfo"):
-            return _Lib(self.path)
+            return _kept(_Lib(self.path))
 
     def _call(self, place: int, argument: Any) -> int:
         function = ctypes.CFUNCTYPE(ctypes.c_ulong, ctypes.c_void_p)(self._functions[place])  # type: ignore[index]
@@ -164,6 +167,12 @@ class Library:
             raise fault("C_InitToken", rv_name(result))
 
 
+def _kept(lib: Any) -> Any:
+    """Keep python-pkcs11's object for good: its end would finalise the module, or unload it, threads or not."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(lib))
+    return lib
+
+
 _loaded: dict[str, Library] = {}
 _loading = threading.Lock()
 
@@ -205,6 +214,7 @@ def _function_table(path: str) -> Any | None:
     try:
         module = ctypes.CDLL(path)  # never unloaded: ctypes has no dlclose
     except OSError as error:
+        os.close(os.open(os.devnull, os.O_RDONLY))  # raises in its place where no file can be opened any more
         reason = str(error).removeprefix(f"{path}: ")
         raise TokenError(
             f"module '{path}' cannot be loaded: {reason}", hint="--module names a PKCS#11 library"

@@ -13,16 +13,18 @@ import msgspec
 from hsmjwt.deadline import Deadline
 from hsmjwt.errors import ConfigError, HsmjwtError, LoginError, TokenError, TokenNotFoundError, TokenNotUniqueError
 from hsmjwt.hsm import library as libraries
+from hsmjwt.hsm.attributes import label_mapper
 from hsmjwt.hsm.discovery import ModuleChoice
 from hsmjwt.hsm.faults import translated
 from hsmjwt.hsm.login import LoginNotes, LoginRules, ModuleLock, decide_flags, decide_note, settled
-from hsmjwt.hsm.objects import label_mapper
+from hsmjwt.hsm.pool import Place, Pool
 from hsmjwt.hsm.slots import Slot, fitting, read_slot, read_slots, uris
 from hsmjwt.hsm.uri import KeyUri, TokenInfo
 from hsmjwt.secret import Resolved, SecretSource
 
 _SECOND_LOOK_AFTER = 0.02  # seconds; a token file that somebody else is writing is whole by then
 _SESSION_WAIT = 0.5  # seconds for another program to give a session back
+_PLACES = 8  # sessions of one token that sign at a time; small tokens have sixteen for everybody
 
 PinReader = Callable[[TokenInfo], Resolved]
 
@@ -64,6 +66,7 @@ class Module:
         self._lock = ModuleLock(state_folder, choice.real, deadline) if isinstance(state_folder, str) else None
         self._login_turn = threading.RLock()  # the module's lock is one for the whole process
         self._sessions: dict[int, Any] = {}
+        self._pools: dict[int, Pool] = {}
         self._logged_in: set[int] = set()
         try:
             self._hold()
@@ -167,7 +170,10 @@ class Module:
         return uris(slots)
 
     def session(self, slot: Slot, *, write: bool = False) -> Any:
-        """Open a session that shares the login, if there is one; a read-only one is opened once for each token."""
+        """Open a session that shares the login, if there is one; a read-only one is opened once for each token.
+
+        It is for one thread to look at objects with; what signs has the sessions of `pool`.
+        """
         known = self._sessions.get(slot.info.slot_id)
         self.library.check_process()
         if known is not None and not write:
@@ -177,15 +183,38 @@ class Module:
             self._sessions[slot.info.slot_id] = session
         return session
 
+    def pool(self, slot: Slot) -> Pool:
+        """Return the token's sessions that sign, which are theirs alone; the first is the one that logged in.
+
+        A module that is not shared has one place.
+        """
+        slot_id, library = slot.info.slot_id, self.library
+        with self._login_turn:
+            if slot_id not in self._pools:
+                turn, most = (threading.Lock(), _PLACES) if library.shared else (library.turn, 1)
+                self._pools[slot_id] = Pool(Place(self._handed_over(slot), turn), most, lambda: self._further(slot))
+            return self._pools[slot_id]
+
+    def _handed_over(self, slot: Slot) -> Any:
+        known = self._sessions.pop(slot.info.slot_id, None)
+        return self.renew(slot) if known is None else known
+
+    def _further(self, slot: Slot) -> Any:
+        """Open one more session; where the token has none left there is no wait for it."""
+        return self._open(self._seen_again(slot), patient=False)
+
     def renew(self, slot: Slot) -> Any:
         """Open another session in place of one that the token lost; the lost one is not closed."""
-        self._sessions.pop(slot.info.slot_id, None)
-        return self.session(slot)
+        return self._open(self._seen_again(slot))
 
-    def _open(self, slot: Slot, *, write: bool = False, pin: str | None = None) -> Any:
-        """Open a session on the token as it was just seen; with a PIN it logs in, once."""
+    def _open(self, slot: Slot, *, write: bool = False, pin: str | None = None, patient: bool = True) -> Any:
+        """Open a session on the token as it was just seen; with a PIN it logs in, once.
+
+        Where the token has no session left, the patient wait for another program to give one back.
+        """
+        self.library.check_process()
         self.library.used = True
-        for last in (False, True):
+        for last in (not patient, True):
             try:
                 with translated("C_OpenSession" if pin is None else "C_OpenSession or C_Login"):
                     return slot.opener.open(rw=write, user_pin=pin, attribute_mapper=label_mapper())
@@ -199,6 +228,14 @@ class Module:
     def login(self, slot: Slot, login: Login) -> Any:
         """Return a session that is logged in, where the token asks for a login; an open one otherwise.
 
+        Raises what `log_in` raises.
+        """
+        self.log_in(slot, login)
+        return self.session(slot)
+
+    def log_in(self, slot: Slot, login: Login) -> None:
+        """Log in where the token asks for it and this process has not done so yet.
+
         The lock is let go while the PIN is read, taken again, and then everything is looked at afresh. Raises
         LoginError where the login is refused or withheld; ends with the lock let go.
         """
@@ -207,13 +244,13 @@ class Module:
         with self._login_turn:
             try:
                 if slot.info.slot_id in self._logged_in or not slot.login.login_required or login.source.kind == "none":
-                    return self.session(slot)
+                    return
                 self._needed_folder()
                 decide_flags(slot.login, slot.token.label, login.rules)  # before anybody is asked for a PIN
                 self.settle()
                 presented = login.read(slot.token)
                 self._hold()
-                return self._log_in(slot, login, presented)
+                self._log_in(slot, login, presented)
             finally:
                 self.settle()
 
@@ -227,9 +264,10 @@ class Module:
             if slot.info.slot_id in self._logged_in:
                 self._logged_in.discard(slot.info.slot_id)
                 login = msgspec.structs.replace(login, rules=LoginRules())
-            return self.login(slot, login)
+            self.log_in(slot, login)
+            return self._handed_over(slot)
 
-    def _log_in(self, slot: Slot, login: Login, presented: Resolved) -> Any:
+    def _log_in(self, slot: Slot, login: Login, presented: Resolved) -> None:
         try:
             with self._attempt(slot, login, presented) as seen:
                 session = self._open(seen, pin=presented.secret.reveal())
@@ -239,7 +277,6 @@ class Module:
             session = self._open(self._seen_again(slot))
         self._sessions[slot.info.slot_id] = session
         self._logged_in.add(slot.info.slot_id)
-        return session
 
     @contextlib.contextmanager
     def context_login(self, slot: Slot, login: Login) -> Iterator[str]:

@@ -6,47 +6,64 @@ of a template fails to pack, and the process dies. A label is packed by what nev
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import msgspec
 
 from hsmjwt.errors import HsmjwtError, KeyNotFoundError, KeyNotUniqueError, KeyUnfitError
+from hsmjwt.hsm.attributes import numbers, packed, unpacked
 from hsmjwt.hsm.binding import pkcs11
-from hsmjwt.hsm.faults import translated
+from hsmjwt.hsm.direct import Direct, Hand
+from hsmjwt.hsm.faults import UNTOLD, translated
 from hsmjwt.hsm.uri import KeyUri, TokenInfo, format_object_uri, hex_hint, parse
-from hsmjwt.jose.keys import PublicKey, RsaKey
+from hsmjwt.jose.keys import Curve, EcKey, PointFault, PublicKey, RsaKey, curve_of, read_token_point
 
 Kind = Literal["private", "public"]
+Told = dict[str, Any]
 
-_CLASSES: dict[Kind, str] = {"private": "PRIVATE_KEY", "public": "PUBLIC_KEY"}
-_KINDS: dict[Any, Kind] = {pkcs11.ObjectClass[name]: kind for kind, name in _CLASSES.items()}
+_CLASSES: dict[Kind, Any] = {"private": pkcs11.ObjectClass.PRIVATE_KEY, "public": pkcs11.ObjectClass.PUBLIC_KEY}
+_KINDS: dict[Any, Kind] = {number: kind for kind, number in _CLASSES.items()}
 _TYPES = {"RSA": "rsa", "EC": "ec", "EC_EDWARDS": "ed25519"}
-_UNTOLD = (  # what tokens answer for an attribute that they will not tell; some do so for all with the error of one
-    "CKR_ATTRIBUTE_TYPE_INVALID",
-    "CKR_ATTRIBUTE_SENSITIVE",
-    "CKR_ATTRIBUTE_VALUE_INVALID",
-    "CKR_FUNCTION_FAILED",
-)
+_HALVED = ("rsa", "ec")  # the types whose public half is looked for
 _SHOWN = 20  # candidates in a hint; a token may hold thousands
+_TAKEN = "this version of hsmjwt uses RSA and P-256 keys only"
+_IMPORT = "every signature is verified: put the public key on the token, with the private key's CKA_ID"
 
 NAMES = ("LABEL", "ID")
 """The attributes that tell a key from another one of its kind."""
 
 _TO_SIGN = (*NAMES, "KEY_TYPE", "MODULUS", "PUBLIC_EXPONENT", "SIGN", "ALWAYS_AUTHENTICATE")
 _ALL = (*_TO_SIGN, "SENSITIVE", "EXTRACTABLE", "NEVER_EXTRACTABLE", "LOCAL")
+_EC = pkcs11.KeyType.EC
+_OF_CURVES = ("EC_PARAMS", "EC_POINT")  # asked of EC keys alone: some tokens tell nothing where one attribute is absent
+
+
+class Held(pkcs11._pkcs11.SignMixin):  # type: ignore[name-defined,misc]  # noqa: SLF001 - the only way in
+    """A private key by its number, in any session of its token.
+
+    Such a number is good in all sessions of a process (PKCS#11 2.40, section 3.4, CK_OBJECT_HANDLE), and python-pkcs11
+    makes its own object of one in no other session than that which found it.
+    """
+
+    session = handle = key_type = None  # in place of the properties that would ask its own object, or the token
+
+    def __init__(self, session: Any, handle: int) -> None:
+        """Take the key by its number; `session` is python-pkcs11's."""
+        self.session, self.handle = session, handle
 
 
 class KeyObject(msgspec.Struct, frozen=True):
-    """A key on a token: `handle` is python-pkcs11's, `about` what it says of itself, by attribute name.
+    """A key on a token: `handle` is python-pkcs11's object or a Held, `about` what it says of itself, by name.
 
-    An attribute that the token does not tell is absent from `about`.
+    An attribute that the token does not tell is absent from `about`. `hand` signs by the shorter road.
     """
 
     handle: Any
     about: Mapping[str, Any]
     token: TokenInfo
     kind: Kind
+    hand: Hand | None = None
 
     @property
     def label(self) -> str | None:
@@ -66,14 +83,25 @@ class KeyObject(msgspec.Struct, frozen=True):
         value = self.about.get("KEY_TYPE")
         if value is None:
             return None
-        name = getattr(value, "name", f"0x{int(value):x}")
+        try:
+            name = str(pkcs11.KeyType(value).name)
+        except ValueError:  # a vendor's own
+            name = f"0x{int(value):x}"
         return _TYPES.get(name, name.lower())
 
     @property
     def bits(self) -> int | None:
-        """Return the length of an RSA modulus in bits."""
+        """Return the length of an RSA modulus, or the size of the curve's field, in bits; None for other keys."""
+        if self.curve is not None:
+            return self.curve.bits
         modulus = self.about.get("MODULUS")
         return int.from_bytes(modulus, "big").bit_length() if modulus else None
+
+    @property
+    def curve(self) -> Curve | None:
+        """Return the curve of an EC key, None where it is none that this version knows."""
+        oid = self.about.get("EC_PARAMS")
+        return curve_of(oid) if oid else None
 
     def uri(self, slot_id: int | None = None) -> str:
         """Return the full URI of this object."""
@@ -81,24 +109,51 @@ class KeyObject(msgspec.Struct, frozen=True):
 
     def public_key(self) -> PublicKey:
         """Return the public key that the object itself holds; raises KeyUnfitError where it does not."""
+        match self.type:
+            case "rsa":
+                return self._rsa_key()
+            case "ec":
+                return self._ec_key()
+            case other:
+                raise KeyUnfitError(f"the key is of type {other or 'unknown'}", hint=_TAKEN)
+
+    def _rsa_key(self) -> RsaKey:
         modulus, exponent = self.about.get("MODULUS"), self.about.get("PUBLIC_EXPONENT")
-        if self.type != "rsa":
-            raise KeyUnfitError(
-                f"the key is of type {self.type or 'unknown'}", hint="this version of hsmjwt uses RSA keys only"
-            )
         if not modulus or not exponent:
             raise KeyUnfitError(
-                "the token tells no modulus and public exponent for the key, and no public half fits it"
+                "the token tells no modulus and public exponent for the key, and no public half fits it", hint=_IMPORT
             )
         return RsaKey(int.from_bytes(modulus, "big"), int.from_bytes(exponent, "big"))
 
+    def _ec_key(self) -> EcKey:
+        point = self.about.get("EC_POINT")
+        if self.curve is None:
+            oid = self.about.get("EC_PARAMS")
+            told = f"is on another curve than P-256 (its CKA_EC_PARAMS is {oid.hex()})" if oid else "tells no curve"
+            raise KeyUnfitError(f"the key is of type ec and {told}", hint=_TAKEN)
+        if not point:
+            raise KeyUnfitError("the token tells no point for the key, and no public half fits it", hint=_IMPORT)
+        try:
+            return read_token_point(self.curve, point)
+        except PointFault as error:
+            raise KeyUnfitError(f"the token's CKA_EC_POINT is no public key: {error}", hint=_IMPORT) from None
+
     def sign(self, data: bytes, mechanism: str, pin: str | None = None) -> bytes:
-        """Sign `data` by the mechanism of that name; `pin` is for a key that asks for one at each use."""
-        if not hasattr(self.handle, "sign"):
-            raise KeyUnfitError("the token does not say that the key may sign", hint="it tells no CKA_SIGN for it")
+        """Sign `data` by the mechanism of that name; `pin` is for a key that asks for one at each use.
+
+        The key is one that may sign, and in a session that nobody else uses meanwhile.
+        """
+        if pin is None and self.hand is not None:
+            return self.hand.sign(data, pkcs11.Mechanism[mechanism])
         with translated("C_SignInit or C_Sign" if pin is None else "C_SignInit, C_Login or C_Sign"):
             signature: bytes = self.handle.sign(data, mechanism=pkcs11.Mechanism[mechanism], pin=pin)
         return signature
+
+    def within(self, session: Any, direct: Direct | None) -> KeyObject:
+        """Return the key as another session of the same token uses it, by the shorter road where `direct` offers it."""
+        number = self.handle.handle
+        hand = None if direct is None else direct.hand(session.handle, number)
+        return msgspec.structs.replace(self, handle=Held(session, number), hand=hand)
 
     def rename(self, key_id: bytes) -> None:
         """Set CKA_ID."""
@@ -106,45 +161,18 @@ class KeyObject(msgspec.Struct, frozen=True):
             self.handle[pkcs11.Attribute.ID] = key_id
 
 
-def label_mapper() -> Any:
-    """Return a mapper that survives what tokens hold: labels that are no UTF-8, types of a vendor's own."""
-    mapper = pkcs11.attributes.AttributeMapper()
-    mapper.register_handler(
-        pkcs11.Attribute.LABEL,
-        lambda text: str(text).encode("utf-8", "replace"),  # never fails: see the top of this file
-        lambda data: data.decode("utf-8", "surrogateescape"),
-    )
-    for attribute, enum in (("CLASS", pkcs11.ObjectClass), ("KEY_TYPE", pkcs11.KeyType)):
-        mapper.register_handler(pkcs11.Attribute[attribute], _pack_ulong, _known_or_number(enum))
-    return mapper
-
-
-def _pack_ulong(value: int) -> bytes:
-    packed: bytes = pkcs11.attributes.handle_ulong[0](int(value))
-    return packed
-
-
-def _known_or_number(enum: Any) -> Any:
-    def unpack(data: bytes) -> Any:
-        number = pkcs11.attributes.handle_ulong[1](data)
-        try:
-            return enum(number)
-        except ValueError:
-            return number
-
-    return unpack
-
-
-def find_signing_key(session: Any, uri: KeyUri, token: TokenInfo, slot_id: int | None) -> KeyObject:
+def find_signing_key(
+    session: Any, uri: KeyUri, token: TokenInfo, slot_id: int | None, *, direct: Direct | None
+) -> KeyObject:
     """Return the one private key that the URI selects, with what signing needs to know of it.
 
-    One search. Raises KeyNotFoundError and KeyNotUniqueError with the candidates' URIs, KeyUnfitError where the URI
-    asks for another kind of object.
+    One search, by the shorter road where `direct` offers it. Raises KeyNotFoundError and KeyNotUniqueError with the
+    candidates' URIs, KeyUnfitError where the URI asks for another kind of object.
     """
     uri = uri.for_private()
     if uri.type != "private":
         raise KeyUnfitError(f"'{uri.brief}' does not name a private key", hint="leave type out, or write type=private")
-    return _one(session, uri, token, slot_id, _TO_SIGN)
+    return _one(search(session, uri, token, _TO_SIGN, direct), session, uri, token, slot_id)
 
 
 def find_object(session: Any, uri: KeyUri, token: TokenInfo, slot_id: int | None) -> KeyObject:
@@ -152,41 +180,78 @@ def find_object(session: Any, uri: KeyUri, token: TokenInfo, slot_id: int | None
 
     Raises KeyNotFoundError and KeyNotUniqueError with the candidates' URIs.
     """
-    return _one(session, uri, token, slot_id, _ALL)
+    return _one(search(session, uri, token), session, uri, token, slot_id)
 
 
-def _one(session: Any, uri: KeyUri, token: TokenInfo, slot_id: int | None, attributes: tuple[str, ...]) -> KeyObject:
-    found = search(session, uri, token, attributes)
+def _one(found: list[KeyObject], session: Any, uri: KeyUri, token: TokenInfo, slot_id: int | None) -> KeyObject:
     if len(found) == 1:
         return found[0]
     raise _several(uri, slot_id, found) if found else _none(session, uri, token, slot_id)
 
 
-def search(session: Any, uri: KeyUri, token: TokenInfo, attributes: Iterable[str] = _ALL) -> list[KeyObject]:
-    """Return the keys that the URI's object attributes select; none where it asks for what no key can have."""
+def search(
+    session: Any,
+    uri: KeyUri,
+    token: TokenInfo,
+    attributes: Iterable[str] = _ALL,
+    direct: Direct | None = None,
+) -> list[KeyObject]:
+    """Return the keys that the URI's object attributes select; none where it asks for what no key can have.
+
+    What is found by `direct` can sign, and nothing else.
+    """
     if uri.unknown or uri.type not in (None, *_CLASSES) or not _encodes(uri.object or ""):
         return []
-    template: dict[Any, Any] = {}
+    template: dict[str, Any] = {}
     if uri.type == "private" or uri.type == "public":  # noqa: PLR1714 - the type checker follows this form alone
-        template[pkcs11.Attribute.CLASS] = pkcs11.ObjectClass[_CLASSES[uri.type]]
+        template["CLASS"] = _CLASSES[uri.type]
     if uri.object is not None:
-        template[pkcs11.Attribute.LABEL] = uri.object
+        template["LABEL"] = uri.object
     if uri.id is not None:
-        template[pkcs11.Attribute.ID] = bytes(uri.id)
-    with translated("C_FindObjects"):
-        handles = list(session.get_objects(template))  # to the end: the session does nothing else meanwhile
+        template["ID"] = bytes(uri.id)
     names = tuple(attributes)
-    found = []
-    for handle in handles:
-        kind = _KINDS.get(getattr(handle, "object_class", None))
-        if kind is not None:
-            found.append(KeyObject(handle, read_attributes(handle, names), token, kind))
+    seen = _by_binding(session, template, names) if direct is None else _directly(direct, session, template, names)
+    found = [KeyObject(handle, about, token, kind) for kind, handle, about in seen]
     # Some tokens take a template as a hint; what does not fit it is not a match.
     return [item for item in found if uri.matches_object(item.label, item.id, item.kind)]
 
 
+def _by_binding(session: Any, template: Told, names: tuple[str, ...]) -> Iterator[tuple[Kind, Any, Told]]:
+    wanted = {pkcs11.Attribute[name]: value for name, value in template.items()}
+    with translated("C_FindObjects"):
+        handles = list(session.get_objects(wanted))  # to the end: the session does nothing else meanwhile
+    for handle in handles:
+        kind = _KINDS.get(getattr(handle, "object_class", None))
+        if kind is not None:
+            yield kind, handle, read_key(handle, names)
+
+
+def _directly(direct: Direct, session: Any, template: Told, names: tuple[str, ...]) -> Iterator[tuple[Kind, Any, Told]]:
+    wanted = numbers("CLASS", *names)
+    with translated("C_GetAttributeValue"):
+        for number, told in direct.search(session.handle, packed(template), wanted):
+            about = unpacked(told)
+            kind = _KINDS.get(about.pop("CLASS", None))
+            if kind is not None:
+                if about.get("KEY_TYPE") == _EC:
+                    about |= unpacked(direct.read(session.handle, number, numbers(*_OF_CURVES)))
+                yield kind, Held(session, number), about
+
+
 def _encodes(text: str) -> bool:
-    return not any("\ud800" <= char <= "\udfff" for char in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def read_key(handle: Any, names: Iterable[str]) -> dict[str, Any]:
+    """Read a key's attributes by name, curve and point too where it turns out to have such."""
+    about = read_attributes(handle, names)
+    if about.get("KEY_TYPE") == pkcs11.KeyType.EC:
+        about |= read_attributes(handle, _OF_CURVES)
+    return about
 
 
 def read_attributes(handle: Any, names: Iterable[str]) -> dict[str, Any]:
@@ -197,7 +262,7 @@ def read_attributes(handle: Any, names: Iterable[str]) -> dict[str, Any]:
             values = handle.get_attributes(list(wanted.values()))
         return {name: values[attribute] for name, attribute in wanted.items() if attribute in values}
     except HsmjwtError as error:
-        if error.ckr not in _UNTOLD:
+        if error.ckr not in UNTOLD:
             raise
     about = {}
     for name, attribute in wanted.items():
@@ -205,15 +270,31 @@ def read_attributes(handle: Any, names: Iterable[str]) -> dict[str, Any]:
             with translated("C_GetAttributeValue"):
                 about[name] = handle[attribute]
         except HsmjwtError as error:
-            if error.ckr not in _UNTOLD:
+            if error.ckr not in UNTOLD:
                 raise
     return about
 
 
-def public_half(session: Any, key: KeyObject) -> KeyObject | None:
-    """Return the public object with the same id, else the same label; None where there is not exactly one."""
+def public_key_of(session: Any, key: KeyObject) -> PublicKey:
+    """Return the public key that an object holds itself, else that of a private key's public half.
+
+    Of an RSA key the private object tells it, and nothing is searched; of an EC key most tell the curve alone. Raises
+    KeyUnfitError where it is told nowhere, or is none.
+    """
+    try:
+        return key.public_key()
+    except KeyUnfitError:
+        half = _public_half(session, key) if key.kind == "private" and key.type in _HALVED else None
+        if half is None:
+            raise
+        return half.public_key()
+
+
+def _public_half(session: Any, key: KeyObject) -> KeyObject | None:
+    """Return the public object of the same type and id, else the same label; None where there is not exactly one."""
     for mark in (KeyUri(type="public", id=key.id), KeyUri(type="public", object=key.label)):
         found = search(session, mark, key.token) if mark.id or mark.object else []
+        found = [half for half in found if half.type == key.type]
         if found:
             return found[0] if len(found) == 1 else None
     return None

@@ -16,6 +16,7 @@ FUNCTIONS = {  # the place in CK_FUNCTION_LIST, whose first is its version, and 
     "tokeninfo": (7, (U, P)),
     "mechanisms": (8, (U, P, P)),
     "open": (13, (U, U, P, P, P)),
+    "close": (14, (U,)),
     "login": (19, (U, U, P, U)),
     "logout": (20, (U,)),
     "destroy": (23, (U, U)),

@@ -20,10 +20,18 @@ import os
 import re
 import sys
 
-from function_table import FUNCTIONS, answer, delay, die, note, replace
+from function_table import FUNCTIONS, ULONGS, answer, delay, die, note, real, replace
 from token_faults import CLEARED, FAULTS, FLAGS, flag
 
-__all__ = ["answer", "flag", "note", "replace", "signer"]  # what the scripts of tests use, by `import patched`
+__all__ = [
+    "ULONGS",
+    "answer",
+    "flag",
+    "note",
+    "real",
+    "replace",
+    "signer",
+]  # what the scripts of tests use, by `import patched`
 
 
 def arrange(text):

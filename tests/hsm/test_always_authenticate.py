@@ -50,6 +50,22 @@ def test_a_pin_that_is_refused_the_second_time_is_noted(sign, token, careful, ca
     assert calls() == ["login 1", "login 2"]
 
 
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        ("0x7fffffffff", "makes no sense (MemoryError)"),
+        ("0xffffffffffffffff", "makes no sense (OverflowError)"),
+        ("3", "CKR_BUFFER_TOO_SMALL"),
+    ],
+)
+def test_a_size_that_makes_no_sense_ends_it(sign, careful, size, said):
+    """python-pkcs11 asks for the size of the signature first; it makes those that a login stands before."""
+    done = sign(f"huge={size}", **careful)
+    assert (done.code, done.out) == (7, "")
+    assert said in done.err
+    assert "Traceback" not in done.err
+
+
 def test_flags_count_for_it_too(patched, careful, calls):
     code = """
 import patched

@@ -76,24 +76,27 @@ def test_what_is_no_fault_of_the_token_passes(error):
         raise error
 
 
-def test_every_code_comes_through_the_real_binding(patched):
+@pytest.mark.parametrize("road", ["key", "msgspec.structs.replace(key, hand=None)"])
+def test_every_code_comes_through_both_roads_to_a_signature(patched, road):
     """One process: C_Sign answers with each code in turn, a vendor's own among them."""
     code = """
-import json, patched
+import json, msgspec, patched, sys
 from hsmjwt.errors import HsmjwtError
 from hsmjwt.hsm.faults import CODES
-signer = patched.signer()
 patched.answer("signinit", "0")
+patched.replace("sign", lambda before: lambda *args: value)
+signer = patched.signer()
+key = signer._found.within(signer._pool.place())
+key = eval(sys.argv[1])
 told = {}
 for value in [*CODES, 0x80000001, 0xFFFFFFFF]:
-    patched.answer("sign", f"{value}*1")
     try:
-        signer._key.sign(b"x", "SHA256_RSA_PKCS")
+        key.sign(b"x", "SHA256_RSA_PKCS")
     except HsmjwtError as error:
         told[value] = [error.ckr, error.exit_code]
 print(json.dumps(told))
 """
-    done = patched("-", "-c", code)
+    done = patched("-", "-c", code, road)
     assert done.code == 0, done.err
     told = {int(value): tuple(seen) for value, seen in json.loads(done.out).items()}
     every = [*CODES, 0x80000001, 0xFFFFFFFF]

@@ -7,7 +7,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 from hsmjwt.errors import UsageError
-from hsmjwt.hsm.keygen import NewKey, parse_new_key
+from hsmjwt.hsm.keygen import KINDS, NewKey, parse_new_key
 from hsmjwt.hsm.uri import parse
 
 GENERATE = ("key", "generate", "--key", "pkcs11:token=t1", "--type", "rsa:2048")
@@ -82,6 +82,9 @@ def test_a_label_or_an_id_in_use_is_refused_and_nothing_is_made(hsmjwt, patched,
         ("rsa", "x", None),
         ("rsa:02048", "x", None),
         ("dsa:2048", "x", None),
+        ("P256", "x", None),
+        ("p256:256", "x", None),
+        ("p384", "x", None),
         ("rsa:2048", "", None),
         ("rsa:2048", "a\0b", None),
         ("rsa:2048", "a\nb", None),
@@ -107,7 +110,7 @@ def test_what_a_uri_asks_for_is_checked_too(hsmjwt):
         assert (done.code, done.out) == (2, "")
         assert "1 to 255 bytes" in done.err
     with pytest.raises(UsageError):
-        NewKey(2048, "x" * 64 * 1024, None)
+        NewKey(KINDS["rsa:2048"], "x" * 64 * 1024, None)
 
 
 def test_label_and_id_of_the_greatest_length_work(hsmjwt):

@@ -99,7 +99,7 @@ module, slot = signer._module, signer._slot
 session = module.session(slot, write=True)
 for key in search(session, KeyUri(), slot.token):
     key.handle.destroy()
-keygen.generate(session, keygen.NewKey(2048, "k1", b"\\x01"), slot.token, None)
+keygen.generate(session, keygen.NewKey(keygen.KINDS["rsa:2048"], "k1", b"\\x01"), slot.token, None)
 try:
     signer.sign(b"x", ALGORITHMS["RS256"])
 except KeyUnfitError as error:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import sys
 
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from function_table import ULONGS, U, real, replace
 
 FLAGS = {"low": 0x10000, "final": 0x20000, "locked": 0x40000, "change": 0x80000}
@@ -68,6 +70,91 @@ def flip(out, _length):
 
 def length(value):
     return lambda _out, size: size.__setitem__(0, value)
+
+
+def der(_):
+    """Answer with a DER ECDSA-Sig-Value, as some tokens do, in place of r and s of one width."""
+
+    def make(before):
+        def call(session, data, size, out, length):
+            if out is None:
+                ctypes.cast(length, ULONGS)[0] = 72
+                return 0
+            result = before(session, data, size, out, length)
+            raw = ctypes.string_at(out, 64)
+            whole = encode_dss_signature(int.from_bytes(raw[:32], "big"), int.from_bytes(raw[32:], "big"))
+            ctypes.memmove(out, whole, len(whole))
+            ctypes.cast(length, ULONGS)[0] = len(whole)
+            return result
+
+        return call
+
+    replace("sign", make)
+
+
+def hashes(_):
+    """The token has CKM_ECDSA_SHA256 too, which SoftHSM 2.6.1 lacks, and hashes before it signs by CKM_ECDSA."""
+
+    def make_list(before):
+        def call(slot, entries, amount):
+            result = before(slot, entries, amount)
+            size = ctypes.cast(amount, ULONGS)
+            if result == 0 and entries:
+                ctypes.cast(entries, ULONGS)[size[0]] = 0x1044
+            size[0] += 1
+            return result
+
+        return call
+
+    def make_init(before):
+        def call(session, mech, key):
+            mechanism = ctypes.cast(mech, ULONGS)
+            hashing[:] = [mechanism[0] == 0x1044]
+            mechanism[0] = 0x1041 if hashing[0] else mechanism[0]
+            return before(session, mech, key)
+
+        return call
+
+    def make_sign(before):
+        def call(session, data, size, out, length):
+            if not hashing[0]:
+                return before(session, data, size, out, length)
+            digest = ctypes.create_string_buffer(hashlib.sha256(ctypes.string_at(data, size)).digest(), 32)
+            return before(session, ctypes.addressof(digest), 32, out, length)
+
+        return call
+
+    hashing = [False]
+    replace("mechanisms", make_list)
+    replace("signinit", make_init)
+    replace("sign", make_sign)
+
+
+def point(text):
+    """Tell another CKA_EC_POINT: with so many bytes cut off in front, and where `!` stands the last one changed."""
+    cut, changed = int(text.rstrip("!")), text.endswith("!")
+
+    def make(before):
+        def call(session, thing, template, count):
+            rows, asked, whole = ctypes.cast(template, ULONGS), {}, ctypes.create_string_buffer(67)
+            for row in range(count):
+                if rows[3 * row] == 0x181 and rows[3 * row + 1]:
+                    asked[row] = rows[3 * row + 1]
+                    rows[3 * row + 1], rows[3 * row + 2] = ctypes.addressof(whole), len(whole)
+            result = before(session, thing, template, count)
+            for row in range(count):
+                if rows[3 * row] == 0x181 and rows[3 * row + 2] != 2**64 - 1:
+                    rows[3 * row + 2] -= cut
+            for row, where in asked.items():
+                told = bytearray(whole.raw[cut:])
+                told[-1] ^= changed
+                ctypes.memmove(where, bytes(told), len(told))
+                rows[3 * row + 1] = where
+            return result
+
+        return call
+
+    replace("attributes", make)
 
 
 def huge(value):
@@ -142,7 +229,7 @@ def of_private(attributes, session, thing):
     return value.value == 3
 
 
-def untold(attribute):
+def untold(attribute, result_then=0x12):
     """Do not tell an attribute of private keys."""
 
     def make(before):
@@ -152,10 +239,19 @@ def untold(attribute):
             for row in range(count):
                 if rows[3 * row] == int(attribute, 0) and of_private(before, session, thing):
                     rows[3 * row + 2] = 2**64 - 1
-                    result = 0x12
+                    result = result_then
             return result
 
         return call
+
+    replace("attributes", make)
+
+
+def bulk(code):
+    """Tell nothing where several attributes are asked for at once."""
+
+    def make(before):
+        return lambda session, thing, rows, count: int(code, 0) if count > 1 else before(session, thing, rows, count)
 
     replace("attributes", make)
 
@@ -222,12 +318,17 @@ def already(_):
 
 FAULTS = {
     "flip": lambda _: signature(flip),
+    "der": der,
+    "hashes": hashes,
+    "point": point,
     "length": lambda value: signature(length(int(value))),
     "huge": huge,
     "hide": hide,
     "refuse": refuse,
     "loggedout": logged_out,
     "untold": untold,
+    "unsaid": lambda attribute: untold(attribute, 0),
+    "bulk": bulk,
     "tell": tell,
     "anyobject": any_object,
     "context": context,

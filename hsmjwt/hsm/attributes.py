@@ -1,0 +1,85 @@
+"""Attributes between Python's values and a token's bytes, for python-pkcs11 and for the road without it."""
+
+from __future__ import annotations
+
+import functools
+import struct
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hsmjwt.hsm.binding import pkcs11
+
+_ULONG = struct.Struct("@L")
+
+
+def _number(data: bytes) -> int:
+    value: int = _ULONG.unpack(data)[0]
+    return value
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
+
+
+_READ: dict[str, Callable[[bytes], Any]] = {
+    "CLASS": _number,
+    "KEY_TYPE": _number,
+    "LABEL": _text,
+    "ID": bytes,
+    "MODULUS": bytes,
+    "PUBLIC_EXPONENT": bytes,
+    "EC_PARAMS": bytes,
+    "EC_POINT": bytes,
+    "SIGN": any,  # CK_BBOOL: a byte
+    "ALWAYS_AUTHENTICATE": any,
+}
+_NUMBERS: dict[str, int] = {name: int(pkcs11.Attribute[name]) for name in _READ}
+_NAMES = {number: name for name, number in _NUMBERS.items()}
+
+
+@functools.cache
+def numbers(*names: str) -> tuple[int, ...]:
+    """Return the numbers of attributes that a signer asks for."""
+    return tuple(_NUMBERS[name] for name in names)
+
+
+def packed(template: Mapping[str, int | str | bytes]) -> list[tuple[int, bytes]]:
+    """Return a search template in a token's terms; a text is one that UTF-8 can hold."""
+    rows = []
+    for name, value in template.items():
+        data = value if isinstance(value, bytes) else value.encode() if isinstance(value, str) else _ULONG.pack(value)
+        rows.append((_NUMBERS[name], data))
+    return rows
+
+
+def unpacked(told: Mapping[int, bytes]) -> dict[str, Any]:
+    """Return by name what a token told; a number that stands for a name stays one."""
+    about = {}
+    for number, data in told.items():
+        name = _NAMES[number]
+        about[name] = _READ[name](data)
+    return about
+
+
+def label_mapper() -> Any:
+    """Return a mapper that survives what tokens hold: labels that are no UTF-8, types of a vendor's own."""
+    mapper = pkcs11.attributes.AttributeMapper()
+    mapper.register_handler(
+        pkcs11.Attribute.LABEL,
+        lambda text: str(text).encode("utf-8", "replace"),  # never fails: see the top of objects.py
+        _text,
+    )
+    for name, enum in (("CLASS", pkcs11.ObjectClass), ("KEY_TYPE", pkcs11.KeyType)):
+        mapper.register_handler(pkcs11.Attribute[name], lambda value: _ULONG.pack(int(value)), _known_or_number(enum))
+    return mapper
+
+
+def _known_or_number(enum: Any) -> Callable[[bytes], Any]:
+    def unpack(data: bytes) -> Any:
+        number = _number(data)
+        try:
+            return enum(number)
+        except ValueError:
+            return number
+
+    return unpack
