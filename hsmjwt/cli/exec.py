@@ -192,7 +192,7 @@ def _is_handed_on(number: int) -> bool:
 
 
 def _keep_from_command(left_open: set[int], profiles: Sequence[Profile]) -> None:
-    """Keep from a command what was opened since the start, in the place of a closed stdout too, and secrets' sources."""
+    """Keep from a command what was opened since the start, as in a closed stdout's place, and sources of secrets."""
     sources = {number for used in profiles for number in serving.descriptors(used)}
     for number in left_open | sources - {0}:
         with contextlib.suppress(OSError):  # closed already

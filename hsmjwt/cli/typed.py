@@ -116,7 +116,7 @@ def _collector(command: Command) -> Callable[..., Action]:
 
     def collect(**values: Any) -> Action:
         for name, value in values.items():
-            _refuse_flag(labels.get(name, name), value, labels.values())
+            _refuse_flag(labels.get(name, name), value, (*labels.values(), "--help"))
         for name in single:
             values[name] = _one(labels[name], values[name])
         built = {

@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from cli.roads import ENDS, QUICK, Configs, Home, profile
+from servers.granting import granted
+from servers.scripted import Server
 
 ROOT = Path(__file__).resolve().parents[2]
 SIGN = ("--iss", "ci", "--client-id", "ci")
@@ -65,6 +68,34 @@ def test_a_cached_token_is_served_without_the_device_and_without_http(loaded, de
     cached = loaded("token", *SIGN, "--token-url", demo_server.token_url)
     assert cached & (NEVER | HTTP | TOKEN | HEAVY) == set()
     assert demo_server.stats.granted == 1
+
+
+def test_a_cache_hit_loads_four_modules_of_ours_and_next_to_nothing_else(token, tmp_path):
+    alone = subprocess.run(
+        [sys.executable, "-c", "import os, sys; print(*sys.modules)"], capture_output=True, text=True, check=True
+    )
+    with Server(granted()) as server:
+        configs = Configs(tmp_path / "configs", plain=(profile("p", server.url()), 1))
+        home = Home(token, configs.take("plain"))
+        home.warm("p")
+    for verb in ("token", "header"):
+        assert home(verb, "p").modules - set(alone.stdout.split()) - {"time"} == QUICK
+    more = {ENDS, "warnings"}  # the search in the PATH has a use for it
+    assert home("exec", "p", "--", "true").modules - set(alone.stdout.split()) - {"time"} - more == QUICK
+
+
+def test_a_verb_and_a_profile_without_flags_do_not_load_typer(token, tmp_path):
+    with Server(granted()) as server:
+        path = tmp_path / "hsmjwt" / "config.toml"
+        path.parent.mkdir()
+        path.write_text(profile("p", server.url(), 'audience = "a"'))
+        home = Home(token, path)
+        for args in (("sign", "p"), ("token", "p"), ("header", "p"), ("exec", "p", "--", "true"), ("doctor", "p")):
+            assert home(*args).road == "plain"
+    jwt = "eyJhbGciOiJSUzI1NiJ9.e30.AAAA"
+    for args in (("cache", "clear", "p"), ("key", "list"), ("slot", "list"), ("inspect", jwt)):
+        assert home(*args).road == "plain"
+    assert home("sign", "p", "--json").road == "typed"
 
 
 def test_a_dry_run_loads_neither(loaded):
