@@ -24,7 +24,9 @@ TOLD = ("HSMJWT_CONFIG", "HSMJWT_KEY", "HSMJWT_MODULE", "HSMJWT_PIN_SOURCE", "HS
 """The variables that a note is known by: no others, since `env:HSMJWT_ANY_NAME` may be where a secret is."""
 
 _NEVER_PASSED_ON = ("HSMJWT_PIN", "HSMJWT_PIN_SOURCE")
+_COERCED = ("C.UTF-8", "C.utf8", "UTF-8")  # what Python sets in the locale C, for itself (PEP 538)
 _LARGEST = 65536  # bytes; a token that is longer is left to the longer road
+_LONGEST_REST = 16384  # bytes of a note beside its token
 _LONGEST_NAME = 100  # bytes of a profile's name
 _OURS = 0o100600  # a regular file that only its owner may read
 
@@ -73,6 +75,11 @@ def note_name(words: list[str]) -> str | None:
     return f"{PREFIX}-{name.hex()}"
 
 
+def fits(token: str) -> bool:
+    """Tell whether a note with this access token would be read."""
+    return len(token) < _LARGEST - _LONGEST_REST
+
+
 def note_text(
     *, known_by: str, source: str, life: tuple[float, float, float], label: str, removes: list[str], token: str
 ) -> str:
@@ -110,7 +117,18 @@ def passed_on(environ: "Environ", removes: list[str]) -> dict[str, str]:
     kept = dict(environ)
     for name in ("", *_NEVER_PASSED_ON, *removes):  # a variable without a name cannot be passed on
         kept.pop(name, None)
+    if kept.get("LC_CTYPE") in _COERCED and not _is_the_callers(b"LC_CTYPE="):
+        del kept["LC_CTYPE"]
     return kept
+
+
+def _is_the_callers(start: bytes) -> bool:
+    """Tell whether this process was handed a variable, or set it itself; yes where nobody can say."""
+    try:
+        with open("/proc/self/environ", "rb") as file:
+            return any(line.startswith(start) for line in file.read().split(b"\0"))
+    except OSError:
+        return True
 
 
 def ending(name: str, end: float, now: float) -> str:

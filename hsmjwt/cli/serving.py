@@ -45,8 +45,10 @@ def served(run: Run, opened: Devices, profile: Profile, *, flags: Flags, words: 
     broker = compose.token_broker(opened, profile, store)
     got = run.wait(lambda: broker.token(fresh=flags.exchange.fresh))
     name = None if words is None or flags.given else quick.note_name(words)
-    known_by = None if name is None or run.console.has_warned else _fingerprint(opened.settings, profile)
-    if name is not None and known_by is not None:
+    if name is None or run.console.has_warned or not quick.fits(got.token.value):
+        return got
+    known_by = _fingerprint(opened.settings, profile)
+    if known_by is not None:
         compose.leave_note(store, broker.key, got.token, name, _note(known_by, profile, got.token, warns_again))
     return got
 

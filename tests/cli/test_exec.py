@@ -231,6 +231,15 @@ def test_a_pin_source_among_the_flags_is_gone_too(home):
     assert "FLAGGED" not in found
 
 
+@roads
+def test_the_locale_that_python_sets_for_itself_is_not_the_commands(home, first):
+    home.warm()
+    spoken = {"LANG": None, "LC_ALL": None, "LC_CTYPE": None}
+    for given, seen in (({}, "None"), ({"LANG": "C"}, "None"), ({"LC_CTYPE": "C.UTF-8"}, "C.UTF-8")):
+        done = home("exec", "--", "sh", "-c", "echo ${LC_CTYPE-None}", first=first, **{**spoken, **given})
+        assert (done.code, done.out) == (0, f"{seen}\n"), given
+
+
 def test_a_variable_without_a_name_is_not_passed_on_and_harms_nobody(home):
     home.warm()
     for first in ("", LONG):
