@@ -40,7 +40,7 @@ def main(names: list[str]) -> int:
 
 
 def verdict(rows: list[Row]) -> int:
-    """Return the exit code, and say in a line what was missed."""
+    """Return the exit code, and say in a line what was missed, and what only within noise."""
     missed = [row.name for row in rows if row.verdict == "FAIL"]
     untold = [row.name for row in rows if row.verdict == "unsaid"]
     if missed:
@@ -49,7 +49,8 @@ def verdict(rows: list[Row]) -> int:
     if untold:
         print(f"bench: the machine was too busy to tell: {'; '.join(untold)}", file=sys.stderr)
         return 3
-    print("bench: every bound is kept", file=sys.stderr)
+    close = [row.name for row in rows if row.verdict == "close"]
+    print("bench: every bound is kept" + (f", within noise: {'; '.join(close)}" if close else ""), file=sys.stderr)
     return 0
 
 

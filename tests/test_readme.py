@@ -214,6 +214,15 @@ def test_nobody_is_told_to_put_an_access_token_into_a_command_line():
     assert not re.search(r"""-H\s+["']?\$\(""", README)
 
 
+def test_the_profile_shown_is_what_init_writes(environ, tmp_path):
+    shown = section("Profiles")
+    config = tmp_path / "config.toml"
+    script = f"hsmjwt {re.search(r'hsmjwt (profile init .+)', shown)[1]} --config '{config}'"
+    subprocess.run(["bash", "-ec", script], env=environ, capture_output=True, check=True)
+    block = re.search(r"(?ms)^    # Adobe.*?\n(?=^\S)", shown)[0]
+    assert config.read_text() == "".join(line.removeprefix("    ") for line in block.rstrip().splitlines(True)) + "\n"
+
+
 def masked(line: str) -> str:
     for pattern, text in PASSING:
         line = re.sub(pattern, text, line)

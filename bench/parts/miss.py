@@ -10,7 +10,7 @@ import os
 
 from place import Place
 from rows import Row, compared
-from runs import Command, in_turns
+from runs import Command, Fault, in_turns
 
 _ROUNDS = 40
 
@@ -67,4 +67,4 @@ def _check(place: Place) -> None:
     """Stop unless all asked for the same: an exchange that asks for less is no measure."""
     asked = {tuple(sorted(form)) for form in (*place.http.forms, *place.https.forms)}
     if len(asked) != 1:
-        raise SystemExit(f"bench: the exchanges differ in their fields: {asked}")
+        raise Fault(f"the exchanges differ in their fields: {asked}")

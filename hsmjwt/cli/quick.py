@@ -207,10 +207,20 @@ def _read(name: str, version: str) -> tuple[str, str, float, str] | None:
 
 
 def _can_run(command: str) -> bool:
-    """Tell whether the system will find a program of that name; what it does not find is told by the longer road."""
+    """Tell whether the system will find a program of that name and run it; what it cannot, the longer road tells."""
     paths = os.environ.get("PATH", os.defpath).split(":")
     places = [command] if "/" in command else [f"{path or '.'}/{command}" for path in paths]
-    return any(os.access(place, os.X_OK) and not os.path.isdir(place) for place in places)
+    there = [place for place in places if os.access(place, os.X_OK) and not os.path.isdir(place)]
+    return bool(there) and _starts_as_programs_do(there[0])
+
+
+def _starts_as_programs_do(path: str) -> bool:
+    """Tell whether a file is an ELF program or a script that names its interpreter; yes where it cannot be read."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.read(4).startswith((b"#!", b"\x7fELF"))
+    except OSError:
+        return True
 
 
 def _print(text: str) -> int | None:

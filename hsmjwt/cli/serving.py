@@ -78,15 +78,14 @@ def _fingerprint(settings: Settings, profile: Profile) -> str | None:
 
     The config must be the very one that was read, and no variable that the note repeats may hold a secret.
     """
-    path = quick.config_path(os.environ)
-    if path is None or settings.identity is None or descriptors(profile) or _tells_a_secret(os.environ):
+    if descriptors(profile) or _tells_a_secret(os.environ):
         return None
     try:
-        now = quick.fingerprint(os.environ, __version__)
-        same = quick.identity(os.stat(path)) == settings.identity
+        path = quick.config_path(os.environ)
+        same = path is not None and quick.identity(os.stat(path)) == settings.identity
+        return quick.fingerprint(os.environ, __version__) if same else None
     except OSError:
         return None
-    return now if same else None
 
 
 def _tells_a_secret(environ: Mapping[str, str]) -> bool:
