@@ -97,6 +97,26 @@ class Devices:
         self.around = around
         self._allowed = allow_last_try, retry_pin
         self._open: dict[str, Module] = {}
+        self._piped: dict[tuple[SecretSource, str], Resolved] = {}
+
+    def secret(self, source: SecretSource, *, purpose: str, question: str, mounted: bool = False) -> Resolved:
+        """Read a secret; see hsmjwt.secret. A pipe behind `fd:N` is empty afterwards, and what it gave is kept."""
+        around = self.around
+        known = self._piped.get((source, purpose))
+        if known is not None:
+            return known
+        read = resolve(
+            source,
+            purpose=purpose,
+            question=question,
+            prompt=around.prompt,
+            environ=around.environ,
+            deadline=around.deadline,
+            mounted=mounted,
+        )
+        if source.kind == "fd":
+            self._piped[source, purpose] = read
+        return read
 
     @property
     def rules(self) -> LoginRules:
@@ -133,23 +153,13 @@ class Devices:
         """Say how to log in with the chosen PIN source; it is read once, when the token asks for it."""
         from hsmjwt.hsm.module import Login
 
-        around = self.around
         read: list[Resolved] = []
 
         def pin(token: TokenInfo) -> Resolved:
             if not read:
-                around.note(f"the PIN comes from {choice.pin_source.noted}")
-                read.append(
-                    resolve(
-                        choice.pin_source,
-                        purpose="PIN",
-                        question=f"PIN of token '{token.label}' (serial {token.serial})",
-                        prompt=around.prompt,
-                        environ=around.environ,
-                        deadline=around.deadline,
-                        mounted=choice.mounted,
-                    )
-                )
+                self.around.note(f"the PIN comes from {choice.pin_source.noted}")
+                question = f"PIN of token '{token.label}' (serial {token.serial})"
+                read.append(self.secret(choice.pin_source, purpose="PIN", question=question, mounted=choice.mounted))
             return read[0]
 
         return Login(choice.pin_source, pin, self.rules)
@@ -251,14 +261,8 @@ def token_broker(devices: Devices, profile: Profile, store: TokenStore) -> Token
     def client_secret() -> str | None:
         if profile.client_secret is None:
             return None
-        return resolve(
-            profile.client_secret,
-            purpose="client secret",
-            question="client secret",
-            prompt=around.prompt,
-            environ=around.environ,
-            deadline=around.deadline,
-        ).secret.reveal()
+        read = devices.secret(profile.client_secret, purpose="client secret", question="client secret")
+        return read.secret.reveal()
 
     return TokenBroker(
         profile,
@@ -320,11 +324,11 @@ def warn_of_retirement(profile: Profile, around: Surroundings) -> float | None:
     return None
 
 
-def load_public(data: bytes) -> PublicKey:
-    """Read a public key or the key of a certificate from a file's bytes."""
+def load_public(data: bytes, *, certified: bool = False) -> PublicKey:
+    """Read a public key or the key of a certificate from a file's bytes; nothing but a certificate if `certified`."""
     from hsmjwt import x509
 
-    return x509.load_public(data)
+    return x509.load_certified(data) if certified else x509.load_public(data)
 
 
 def judge(parts: Parts, key: PublicKey, **wanted: Any) -> Verdict:

@@ -28,6 +28,7 @@ T = TypeVar("T")
 CacheMode = Literal["auto", "runtime", "none"]
 
 LARGEST = 16 * 1024 * 1024  # bytes; a config of this size is something else
+_VARIABLES = ("HSMJWT_CONFIG", "HSMJWT_PROFILE", "HSMJWT_MODULE", "HSMJWT_PIN_SOURCE", "HSMJWT_SOCKET")
 _SETTLED = 2.0  # seconds; the coarsest clock of a file system (FAT) that a second change could hide behind
 
 # What each key's value must be: the kinds of toml_tables.
@@ -191,8 +192,8 @@ def load(flag: str | None, environ: Mapping[str, str], *, lenient: bool = False)
 
 def check_environment(environ: Mapping[str, str]) -> None:
     """Raise ConfigError for a variable of ours that is not UTF-8 text; PIN and URI are checked where they are used."""
-    for name, value in environ.items():
-        if name.startswith("HSMJWT_") and name not in ("HSMJWT_PIN", "HSMJWT_KEY") and _is_broken(value):
+    for name in _VARIABLES:
+        if _is_broken(environ.get(name, "")):
             raise ConfigError(
                 f"the environment variable {name!r} is not UTF-8 text", hint=f"set {name} anew, or unset it"
             )

@@ -11,7 +11,7 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 from hsmjwt import config
@@ -52,15 +52,16 @@ def extend(path: str, text_for: Callable[[Settings], str], deadline: Deadline) -
     file would not be a config then, and where it cannot be written; whatever is raised, nothing was changed.
     """
     while True:
-        fd, created = _opened(path, text_for)
+        fd, changed = _opened(path, text_for)
         try:
             _lock(path, fd, deadline)
             if not _is_at(path, fd):  # somebody put another file in its place meanwhile
                 continue
             _append(path, fd, text_for)
+            _sync(changed)
             return
         except BaseException:
-            if created and os.fstat(fd).st_size == 0 and _is_at(path, fd):
+            if changed and os.fstat(fd).st_size == 0 and _is_at(path, fd):
                 with contextlib.suppress(OSError):
                     os.unlink(path)
             raise
@@ -68,10 +69,10 @@ def extend(path: str, text_for: Callable[[Settings], str], deadline: Deadline) -
             os.close(fd)  # which frees the lock
 
 
-def _opened(path: str, text_for: Callable[[Settings], str]) -> tuple[int, bool]:
-    """Open the file, and tell whether it was made for it."""
+def _opened(path: str, text_for: Callable[[Settings], str]) -> tuple[int, Sequence[str]]:
+    """Open the file; return it with the folders in which something was made for it, none where it was there."""
     try:
-        return os.open(path, _FLAGS), False
+        return os.open(path, _FLAGS), ()
     except FileNotFoundError:
         if os.path.islink(path):
             raise ConfigError(
@@ -80,14 +81,17 @@ def _opened(path: str, text_for: Callable[[Settings], str]) -> tuple[int, bool]:
     except (OSError, ValueError) as error:
         _unwritable(path, error)
     text_for(Settings(path=path))  # before anything is made
+    changed = [os.path.dirname(path) or "."]
+    while not os.path.isdir(changed[-1]) and (above := os.path.dirname(changed[-1]) or ".") != changed[-1]:
+        changed.append(above)
     try:
-        make_folder(os.path.dirname(path) or ".")
+        make_folder(changed[0])
         fd = open_file(path, _FLAGS | os.O_CREAT | os.O_EXCL)
     except FileExistsError:  # another was faster
         return _opened(path, text_for)
     except OSError as error:
         _unwritable(path, error)
-    return fd, True
+    return fd, changed
 
 
 def _lock(path: str, fd: int, deadline: Deadline) -> None:
@@ -152,6 +156,17 @@ def _write(path: str, fd: int, data: bytes) -> None:
         if isinstance(error, OSError):
             _unwritable(path, error)
         raise
+
+
+def _sync(folders: Sequence[str]) -> None:
+    """Have the names of what was made on the disk, as far as its file system can: the text itself is there already."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
 
 
 def _cut(path: str, fd: int, size: int) -> None:

@@ -22,6 +22,20 @@ class CacheChoice(msgspec.Struct, frozen=True, kw_only=True):
     on_disk: bool
 
 
+def whole(path: str, noun: str, flag: str) -> str:
+    """Return the whole path of what a flag names; raises ConfigError where the current folder was removed.
+
+    `noun` says what the path leads to, for the message: "the CA file".
+    """
+    try:
+        return os.path.abspath(path)
+    except OSError as error:
+        raise ConfigError(
+            f"{noun} {path!r} cannot be found: the current folder is gone ({(error.strerror or str(error)).lower()})",
+            hint=f"{flag} takes a whole path",
+        ) from None
+
+
 def home(environ: Mapping[str, str]) -> str | None:
     """Return the home folder: HOME, else what the user database says, None where nobody knows one."""
     named = environ.get("HOME", "")

@@ -6,6 +6,7 @@ because it is the closest to the key.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple, TypeVar
 
@@ -24,6 +25,10 @@ T = TypeVar("T")
 Level = Literal["flag", "key table", "environment", "default"]
 
 _TABLE = "keys."  # before the name of a key table where a URI could stand, too
+_OF_TOKEN = (  # what a URI may say of a token and its slot (RFC 7512, section 2.3)
+    *("token", "serial", "manufacturer", "model", "slot_description", "slot_manufacturer", "slot_id"),
+    *("library_description", "library_manufacturer", "library_version"),
+)
 _PIN_VALUE_WARNING = (
     "the key's URI holds a pin-value, and whoever sees the URI can read it: "
     "pin-source=/PATH in its place, or --pin-source, keeps it out"
@@ -69,7 +74,8 @@ def choose_key(
 ) -> KeyChoice:
     """Choose among the flags `key`, `module` and `pin_source`, the key table of that name, and the environment.
 
-    A URI in `key` beside a table replaces the table's URI alone: its module, PIN source and algorithm stay. With
+    A URI in `key` beside a table replaces the table's URI. Its module and algorithm stay; its PIN source only where the
+    URI says of the token all that the table's says, since a PIN is one token's and a wrong one costs a try. With
     `keys.NAME` there the table is another one. Raises UsageError for a bad flag or variable, ConfigError for what the
     table says, and for a name in `key` that no table has.
     """
@@ -84,18 +90,29 @@ def choose_key(
     entry = settings.keys[table] if table is not None else None
     uri, uri_by = _uri(settings, entry, key, environ)
     module, module_by = _module(entry, module, environ)
-    source, pin_by = _pin(settings, environ, entry=entry, uri=uri, uri_by=uri_by, flag=pin_source)
+    of_login = entry
+    if entry is not None and key is not None and uri is not None:
+        own = _configured(settings, entry, "uri", functools.partial(parse, entry.uri))
+        of_login = entry if _is_its_token(own, uri) else None
+    source, pin_by = _pin(settings, environ, entry=of_login, uri=uri, uri_by=uri_by, flag=pin_source)
     return KeyChoice(
         uri=uri,
         module=module,
         module_by=module_by.label.removesuffix(" module"),
         pin_source=source,
-        mounted=entry is not None and entry.pin_file_check == "mount",
+        mounted=of_login is not None and of_login.pin_file_check == "mount",
         table=table,
         fixed_alg=entry.alg if entry is not None else None,
         named={"uri": uri_by, "module": module_by, "pin_source": pin_by},
         warnings=(_PIN_VALUE_WARNING,) if uri is not None and uri.pin_value is not None else (),
     )
+
+
+def _is_its_token(own: KeyUri, uri: KeyUri) -> bool:
+    """Tell whether what a URI selects lies on the token of a table's own URI."""
+    named = [name for name in _OF_TOKEN if getattr(own, name) is not None]
+    named = named or [name for name in _OF_TOKEN if getattr(uri, name) is not None]
+    return all(getattr(own, name) == getattr(uri, name) for name in named)
 
 
 def _uri(

@@ -71,6 +71,9 @@ def _of_profile(
         return
     for text in (*profile.warnings, *filter(None, (profile.retired,))):
         yield Finding(table.name, "warning", text)
+    if profile.key_uri.for_private().type != "private":
+        text = f"the key's URI '{profile.key_uri.brief}' does not name a private key"
+        yield Finding(table.name, "no", text, "leave type out, or write type=private")
     yield from _of_claims(profile)
     yield from _of_files(profile, environ)
     yield from _of_proxy(profile)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from hsmjwt.config import KeyTable, ProfileTable, Settings
@@ -17,10 +17,30 @@ from hsmjwt.oauth.assertion import draft
 from hsmjwt.oauth.profile import SigningFlags, resolve
 from hsmjwt.oauth.provider import Provider
 from hsmjwt.profile_text import NewProfile, Value, missing
+from hsmjwt.toml_lines import KeyPath
+from hsmjwt.toml_tables import Source
 
 _FLAGS = {"issuer": "--iss", "subject": "--sub", "audience": "--aud", "lifetime": "--exp", "uri": "--key"}
 # Stand where the user has still to write something, so that the rest can be tried.
 _STANDS_FOR = {"client_id": "client", "issuer": "client", "subject": "client", "token_url": "https://as.example/token"}
+
+
+class _OfFlag(ConfigError):
+    """What is wrong with a value that a flag of this command gave."""
+
+
+class _Trial(Source):
+    """The file with the `new` tables at its end: a fault in one of these is a flag's, any other has its line."""
+
+    def __init__(self, file: Source, new: Collection[KeyPath]) -> None:
+        super().__init__()
+        self._file = file
+        self._new = new
+
+    def fault(self, key: KeyPath, problem: str, *, hint: str | None = None) -> ConfigError:
+        if key[:2] in self._new:
+            return _OfFlag(problem, hint=hint)
+        return self._file.fault(key, problem, hint=hint)
 
 
 class Added(NamedTuple):
@@ -46,8 +66,9 @@ def add_profile(
     """Append a profile to the config file `path`, and a key table where `key` has a `uri`.
 
     `values` are a profile's by the config's names, `key` a key table's; a `uri` there that is no URI names a table that
-    the config has. Raises UsageError for what cannot be meant, PolicyError for what breaks a rule, and ConfigError
-    where the name is taken or the file cannot be written; whatever is raised, the file is as it was.
+    the config has. Raises UsageError for what cannot be meant and for a PIN in the URI, PolicyError for what breaks a
+    rule, and ConfigError where the name is taken, the key table that is named is wrong or the file cannot be written;
+    whatever is raised, the file is as it was.
     """
     _check(name, {**values, **key})
     named = key.get("uri")
@@ -123,15 +144,22 @@ def _tried(settings: Settings, new: NewProfile, clock: float) -> tuple[str, ...]
     """
     gaps = {key: text for key, text in _STANDS_FOR.items() if key in missing(new.provider, new.values)}
     values = {**new.values, **gaps}
-    keys = dict(settings.keys)
+    keys, tables = dict(settings.keys), [("profiles", new.name)]
     if new.key is not None:
         keys[new.name] = KeyTable(name=new.name, **new.key)
+        tables.append(("keys", new.name))
     table = ProfileTable(name=new.name, provider=new.provider.name, **values)  # type: ignore[arg-type]
-    trial = Settings(path=settings.path, keys=keys, profiles={new.name: table})
+    source = _Trial(settings.source, tables)
+    trial = Settings(path=settings.path, keys=keys, profiles={new.name: table}, source=source)
     flags = SigningFlags(key=None if "key" in values else "pkcs11:object=key")
     try:
         profile = resolve(trial, flags, new.name, {}, exchanging=None)
-    except ConfigError as error:  # of what came by a flag
-        raise UsageError(error.message.removeprefix("the configuration: "), hint=error.hint) from None
+    except _OfFlag as error:
+        raise UsageError(error.message, hint=error.hint) from None
     draft(profile, profile.alg, clock)
+    if new.key is not None and (shown := display(new.key["uri"])) != new.key["uri"]:
+        raise UsageError(
+            f"--key {quoted(shown)} holds a PIN, or what may be one, and would put it into the config file",
+            hint="leave it out; --pin-source SPEC says where the PIN is, such as --pin-source file:/PATH",
+        )
     return (*profile.warnings, *filter(None, (profile.retired,)))

@@ -340,7 +340,7 @@ def _judge(file: str, path: str, status: os.stat_result, *, readable: bool) -> N
         what, hint = f"is writable by others (mode {mode:04o})", f"chmod 600 {quoted}"
     elif mode & 0o044 and not readable:
         what = f"is readable by others (mode {mode:04o})"
-        hint = f'chmod 600 {quoted}; for a mounted PIN file, pin_file_check = "mount" in the key table'
+        hint = f'chmod 600 {quoted}; a PIN file that is mounted may be, with pin_file_check = "mount" in the key table'
     else:
         return
     raise ConfigError(f"{file} {what}", hint=hint)

@@ -6,10 +6,11 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Callable, MutableMapping
+from collections.abc import MutableMapping
 
 import msgspec
 
+from hsmjwt import folders
 from hsmjwt.errors import ConfigError, HsmjwtError, TokenError
 from hsmjwt.hsm import discovery, provision
 from hsmjwt.private import make_folder, open_file
@@ -116,7 +117,7 @@ def remove(folder: str) -> str | None:
     Returns the folder where it is kept for what else is in it, else None. Raises ConfigError for a folder that `create`
     did not make, so that no real token is lost, and where something cannot be removed.
     """
-    real = _whole(folder, os.path.realpath)
+    real = os.path.realpath(_whole(folder))
     _check_ours(real)
     try:
         for name in ("tokens", *_FILES):
@@ -131,15 +132,8 @@ def remove(folder: str) -> str | None:
     return None
 
 
-def _whole(folder: str, path_of: Callable[[str], str] = os.path.abspath) -> str:
-    """Return the whole path; raises ConfigError where the current folder was removed."""
-    try:
-        return path_of(folder)
-    except OSError as error:
-        raise ConfigError(
-            f"the folder '{folder}' cannot be found: the current folder is gone ({_reason(error)})",
-            hint="--dir takes a whole path",
-        ) from None
+def _whole(folder: str) -> str:
+    return folders.whole(folder, "the folder", "--dir")
 
 
 def _check_ours(folder: str) -> None:

@@ -139,6 +139,18 @@ def load_public(data: bytes) -> PublicKey:
     return found.pop()
 
 
+def load_certified(data: bytes) -> PublicKey:
+    """Return the public key of the certificate in a file's bytes; raises what `load_public` raises, and for none."""
+    key = load_public(data)
+    if data[:1] == b"\x30" and not _MARKER.search(data):
+        labels = {_label_of([part.tag for part in _children(_sequence(_only(data)))])}
+    else:
+        labels = {label for label, _ in _blocks(data)}
+    if "CERTIFICATE" not in labels:
+        raise UsageError("it is a public key, and no certificate", hint="--public-key takes it")
+    return key
+
+
 def _refuse(what: str, hint: str | None = None) -> NoReturn:
     raise UsageError(f"no public key can be read: {what}", hint=hint)
 

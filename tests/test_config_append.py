@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import stat
+import sys
 import threading
 import time
 from pathlib import Path
@@ -110,6 +111,33 @@ def test_a_missing_file_is_made_for_us_alone_and_so_are_the_folders_that_were_mi
 def test_folders_are_made_with_mode_0700(tmp_path):
     add(tmp_path / "a" / "b" / "c.toml")
     assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("a", "a/b")] == [0o700, 0o700]
+
+
+def synced(work):
+    """Return what is on the disk by name when the work is done: each path that went through fsync, in that order."""
+    paths = []
+
+    def watch(frame, event, function):
+        if event == "c_call" and function is os.fsync:
+            paths.append(os.readlink(f"/proc/self/fd/{frame.f_locals['fd']}"))
+
+    sys.setprofile(watch)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return paths
+
+
+def test_a_file_that_was_made_is_on_the_disk_with_its_name_and_its_folders(tmp_path, monkeypatch):
+    (tmp_path / "there").mkdir()
+    path = tmp_path / "there" / "a" / "b" / "c.toml"
+    folders = [str(path.parents[number]) for number in range(3)]
+    assert synced(lambda: add(path)) == [str(path), *folders]
+    assert synced(lambda: add(path, NEW.replace("new", "newer"))) == [str(path)]
+    monkeypatch.chdir(tmp_path)
+    for name, above in (("d.toml", ["."]), ("x/d.toml", ["x", "."]), ("y//z/d.toml", ["y/z", "y", "."])):
+        assert synced(lambda name=name: add(name)) == [str(tmp_path / each) for each in (name, *above)]
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o644, 0o755])

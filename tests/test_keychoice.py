@@ -54,6 +54,25 @@ def test_another_key_keeps_the_tables_module_pin_source_and_algorithm():
     assert (choice.module, choice.pin_source.noted, choice.fixed_alg) == ("/lib/table.so", "file:/table/pin", "RS256")
 
 
+@pytest.mark.parametrize(
+    ("own", "flag", "same"),
+    [
+        ("token=prod;object=a", "token=prod;object=b", True),
+        ("token=prod;object=a", "token=prod;serial=1;object=b", True),
+        ("token=prod;serial=1;object=a", "token=prod;object=b", False),
+        ("token=prod;object=a", "token=test;object=a", False),
+        ("token=prod;object=a", "object=a", False),
+        ("object=a", "object=b", True),
+        ("object=a", "token=test;object=a", False),
+    ],
+)
+def test_a_tables_pin_is_not_sent_to_another_token(own, flag, same):
+    table = f'[keys.k]\nuri = "pkcs11:{own}"\npin_source = "file:/table/pin"\npin_file_check = "mount"\nalg = "RS256"\n'
+    choice = choose_key(parse(table.encode(), "/etc/c.toml"), FULL, table="k", key=f"pkcs11:{flag}")
+    assert choice.pin_source.noted == ("file:/table/pin" if same else "env:VARIABLE")
+    assert (choice.mounted, choice.fixed_alg) == (same, "RS256")
+
+
 def test_the_environment_fills_gaps():
     choice = choose_key(CONFIG, FULL, table="bare")
     assert (choice.uri.object, choice.module, choice.pin_source.noted) == ("bare", "/lib/variable.so", "env:VARIABLE")

@@ -89,6 +89,14 @@ def test_a_token_url_that_is_not_https_is_a_no(look, url, words):
     assert "s3cret" not in f"{found.text}{found.hint}"
 
 
+@pytest.mark.parametrize(("kind", "verdict"), [("public", "no"), ("cert", "no"), ("private", "ok")])
+def test_a_key_that_is_no_private_one_is_a_no(look, module, kind, verdict):
+    table = f'[keys.k]\nuri = "pkcs11:token=t;object=k;type={kind}"\nmodule = "{module}"\n'
+    (finding,) = look(table + GOOD)
+    assert finding.verdict == verdict
+    assert ("does not name a private key" in (finding.text or "")) is (verdict == "no")
+
+
 def test_rules_of_a_provider_are_asked(look):
     adobe = '[profiles.p]\nprovider = "adobe-analytics"\nkey = "k"\nclient_id = "c"\nsubject = "s@AdobeOrg"\n'
     (found,) = look(adobe)

@@ -20,7 +20,6 @@ from hsmjwt.store.file import FileStore
 def main(path: str, count: str) -> None:
     """Fill it."""
     store = FileStore(path, warn=sys.exit, on_disk=False)
-    known_by = quick.fingerprint(os.environ, __version__) or ""
     now = time.time()
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     for number in range(int(count)):
@@ -31,7 +30,7 @@ def main(path: str, count: str) -> None:
 
         def text(file: str, status: os.stat_result, label: str = profile, value: str = token.value) -> str:
             return quick.note_text(
-                known_by=known_by,
+                known_by=quick.fingerprint(os.environ, [label], __version__) or "",
                 source=quick.source_line(file, status),
                 life=(now, now + 86000, now + 86400),
                 label=label,

@@ -13,12 +13,12 @@ from hsmjwt.cli.run import Run
 from hsmjwt.errors import ConfigError
 from hsmjwt.oauth.profile import DEFAULT_MIN_TTL
 
-_LIST = """List the cached access tokens; no part of one is shown.
+_LIST = """List the cached access tokens, all or those of a profile; no part of one is shown.
 
 \b
 Examples:
   hsmjwt cache list
-  hsmjwt cache list --json
+  hsmjwt cache list adobe --json
 """
 _CLEAR = """Remove cached access tokens, all or those of a profile.
 
@@ -31,8 +31,13 @@ Examples:
 """
 
 
-@command(_LIST, plain=Plain)
-def list_tokens(run: Run, *, plain: Plain) -> None:
+@command(_LIST, "profile", plain=Plain)
+def list_tokens(
+    run: Run,
+    *,
+    profile: Annotated[str | None, Word("PROFILE", "Only this profile's tokens.", "profiles")] = None,
+    plain: Plain,
+) -> None:
     """List tokens."""
     run.limit(plain.timeout)
     now = time.time()
@@ -45,6 +50,7 @@ def list_tokens(run: Run, *, plain: Plain) -> None:
         }
         for store in compose.file_stores(devices.surroundings(run))
         for entry in store.entries()
+        if profile is None or entry.profile == profile
     ]
     if plain.json:
         run.console.result_json(rows)

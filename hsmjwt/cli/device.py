@@ -43,12 +43,12 @@ def load_settings(shared: Shared) -> Settings:
     return config.load(shared.config, os.environ)
 
 
-def read_public(run: Run, path: str) -> PublicKey:
-    """Read a public key from a file; raises UsageError where there is none that can be read."""
-    wanted = "a public key or a certificate belongs there, as PEM or DER"
+def read_public(run: Run, path: str, *, certified: bool = False) -> PublicKey:
+    """Read a public key from a file, a certificate if `certified`; raises UsageError where none can be read."""
+    wanted = f"a {'certificate' if certified else 'public key or a certificate'} belongs there, as PEM or DER"
     data = run.read(path, _LARGEST_KEY, what=f"'{path}'", hint=wanted)
     try:
-        return compose.load_public(data)
+        return compose.load_public(data, certified=certified)
     except UsageError as error:
         raise UsageError(f"'{path}': {error.message}", hint=error.hint or wanted) from None
 

@@ -63,7 +63,7 @@ def execute(
     run: Run,
     *,
     profile: Annotated[str | None, Word("PROFILE", "A profile of the config.", "profiles")] = None,
-    cmd: Annotated[list[str] | None, Word("-- CMD ARG", "The command and its arguments, behind two hyphens.")] = None,
+    cmd: Annotated[list[str] | None, Word("-- CMD [ARG]...", "The command and its arguments.")] = None,
     env: Annotated[
         list[str] | None,
         Flag(

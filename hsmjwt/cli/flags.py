@@ -198,7 +198,8 @@ class Exchange(Endpoint, frozen=True, kw_only=True):
     ] = None
     client_id: Annotated[str | None, Flag("--client-id", metavar="ID", help="The form field client_id.")] = None
     min_ttl: Annotated[
-        str | None, Flag("--min-ttl", metavar="DURATION", help="Life a cached token must have left (60s).")
+        str | None,
+        Flag("--min-ttl", metavar="DURATION", help="Life a cached token must have left (60s, a tenth at most)."),
     ] = None
     fresh: Annotated[bool, Flag("--fresh", help="Fetch a new token even where the cache holds one.")] = False
     no_cache: Annotated[bool, Flag("--no-cache", help="Neither read nor write the cache.")] = False

@@ -93,6 +93,8 @@ def inspect(run: Run, *, jwt: Jwt, shared: Plain) -> None:
 def verify(run: Run, *, jwt: Jwt, keyfile: KeyFile, wanted: Wanted, device: Device, shared: Shared) -> int:
     """Verify a JWT."""
     run.limit(shared.timeout)
+    if wanted.no_time and wanted.leeway is not None:
+        raise UsageError("--leeway is about times, and --no-time looks at none", hint="leave one of them out")
     slack = duration("--leeway", wanted.leeway or "0")
     flag, path = _key_file(keyfile, device, jwt)
     parts = _parts(run, jwt)
@@ -121,7 +123,7 @@ def verify(run: Run, *, jwt: Jwt, keyfile: KeyFile, wanted: Wanted, device: Devi
         opened = devices.open_with(run, settings, device)
         key, path = run.wait(lambda: custody.public_key(opened, choice)), str(choice.uri)
     else:
-        key = _key_in(run, path)
+        key = _key_in(run, path, certified=flag == "--certificate")
     verdict = judge_other_key(parts, key) if isinstance(key, str) else judge_one(key)
     return _tell(run, parts, verdict, path, json_too=shared.json)
 
@@ -135,6 +137,8 @@ def _key_file(keyfile: KeyFile, device: Device, jwt: str) -> tuple[str | None, s
     if not given:
         return None, ""
     flag, path = given[0]
+    if device != Device():
+        raise UsageError(f"{flag} names a file, and other flags say how to reach a token", hint="leave one of them out")
     if path == jwt == "-":
         raise UsageError(f"the token and {flag} are both to come from stdin", hint="name a file for one of them")
     return flag, path
@@ -163,12 +167,12 @@ def _set_in(run: Run, path: str) -> KeySet:
     return keys
 
 
-def _key_in(run: Run, path: str) -> PublicKey | str:
+def _key_in(run: Run, path: str, *, certified: bool) -> PublicKey | str:
     """Return the public key in a file, or the name of its type where that is none which this version takes."""
     from hsmjwt.x509 import OtherKeyTypeError
 
     try:
-        return devices.read_public(run, path)
+        return devices.read_public(run, path, certified=certified)
     except UsageError as error:
         # read_public says which file it was, in an error of its own
         cause = error if isinstance(error, OtherKeyTypeError) else error.__context__

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from hsmjwt import config
+from hsmjwt import config, folders
 from hsmjwt import deadline as deadlines
 from hsmjwt.cli import signing
 from hsmjwt.cli.flags import Claims, Device, Exchange, Flag, Group, Shared, Word, command
@@ -225,7 +225,7 @@ def init(
     if len(of_profile.get("audience", ())) == 1:
         of_profile["audience"] = of_profile["audience"][0]
     if values.ca_file is not None:
-        of_profile["ca_file"] = os.path.abspath(values.ca_file)
+        of_profile["ca_file"] = folders.whole(values.ca_file, "the CA file", "--ca-file")
     added = add_profile(
         place(shared.config, os.environ),
         providers.load(provider),

@@ -12,6 +12,10 @@ from hsmjwt.deadline import Deadline
 from hsmjwt.errors import LoginError
 
 _LONGEST = 4096
+_NAMED_BY = {
+    True: "--pin-source, pin_source in the key table, or HSMJWT_PIN_SOURCE",
+    False: "client_secret_source in the profile",
+}
 
 
 def terminal_prompt(deadline: Deadline) -> Callable[[str], str]:
@@ -27,7 +31,7 @@ def terminal_prompt(deadline: Deadline) -> Callable[[str], str]:
         except OSError:
             raise LoginError(
                 f"there is no terminal to ask for the {question}",
-                hint="--pin-source, or client_secret_source in a profile, names a source that needs no person: "
+                hint=f"{_NAMED_BY[question.startswith('PIN')]} names a source that needs no person: "
                 "file:PATH, env:NAME, credential:NAME, fd:N or command:PROGRAM",
             ) from None
         gone = LoginError(f"the terminal went away before the {question} was typed", hint="name a source instead")

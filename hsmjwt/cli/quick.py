@@ -50,7 +50,7 @@ def answer(argv: list[str], version: str) -> "int | tuple[list[str], dict[str, s
     if name is None:
         return None
     try:
-        note = _read(name, version)
+        note = _read(name, words, version)
     except (OSError, ValueError):
         return None
     if note is None:
@@ -96,15 +96,16 @@ def source_line(name: str, status: os.stat_result) -> str:
     return " ".join(map(str, (name, *identity(status))))
 
 
-def fingerprint(environ: "Environ", version: str) -> str | None:
-    """Return one line that differs wherever our version, the config file or one of the variables TOLD does.
+def fingerprint(environ: "Environ", words: list[str], version: str) -> str | None:
+    """Return one line that differs wherever the call, our version, the config file or a variable of ours does.
 
+    `words` are the call's, as this locale reads them: a profile is found by its name's letters, not by their bytes.
     None where there is no config file, or its place takes more than a look to find.
     """
     path = config_path(environ)
     if path is None:
         return None
-    return ascii((version, path, identity(os.stat(path)), [environ.get(name) for name in TOLD]))
+    return ascii((words, version, path, identity(os.stat(path)), [environ.get(name) for name in TOLD]))
 
 
 def identity(status: os.stat_result) -> tuple[int, ...]:
@@ -115,6 +116,9 @@ def identity(status: os.stat_result) -> tuple[int, ...]:
 def passed_on(environ: "Environ", removes: list[str]) -> dict[str, str]:
     """Return the environment that a command may see: no PIN, nothing that says where one is, none of `removes`."""
     kept = dict(environ)
+    kind, _, named = kept.get("HSMJWT_PIN_SOURCE", "").partition(":")
+    if kind == "env":
+        kept.pop(named, None)
     for name in ("", *_NEVER_PASSED_ON, *removes):  # a variable without a name cannot be passed on
         kept.pop(name, None)
     if kept.get("LC_CTYPE") in _COERCED and not _is_the_callers(b"LC_CTYPE="):
@@ -185,7 +189,7 @@ def _folder() -> str | None:
     return folder if status.st_uid == uid and status.st_mode & ~0o700 == 0o040000 else None
 
 
-def _read(name: str, version: str) -> tuple[str, str, float, str] | None:
+def _read(name: str, words: list[str], version: str) -> tuple[str, str, float, str] | None:
     """Return label, variables to remove, end of life and token of a note that holds now; None where it does not."""
     folder = _folder()
     if folder is None:
@@ -203,7 +207,7 @@ def _read(name: str, version: str) -> tuple[str, str, float, str] | None:
     file = source.partition(" ")[0]
     if after or not fetched <= time.time() < until or source != source_line(file, os.lstat(f"{folder}/{file}")):
         return None
-    return (label, removes, end, token) if known_by == fingerprint(os.environ, version) else None
+    return (label, removes, end, token) if known_by == fingerprint(os.environ, words, version) else None
 
 
 def _can_run(command: str) -> bool:

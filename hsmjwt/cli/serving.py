@@ -47,7 +47,7 @@ def served(run: Run, opened: Devices, profile: Profile, *, flags: Flags, words: 
     name = None if words is None or flags.given else quick.note_name(words)
     if name is None or run.console.has_warned or not quick.fits(got.token.value):
         return got
-    known_by = _fingerprint(opened.settings, profile)
+    known_by = _fingerprint(opened.settings, profile, words or [])
     if known_by is not None:
         compose.leave_note(store, broker.key, got.token, name, _note(known_by, profile, got.token, warns_again))
     return got
@@ -73,7 +73,7 @@ def _sources(profile: Profile) -> list[SecretSource]:
     return [source for source in (profile.pin_source, profile.client_secret) if source is not None]
 
 
-def _fingerprint(settings: Settings, profile: Profile) -> str | None:
+def _fingerprint(settings: Settings, profile: Profile, words: list[str]) -> str | None:
     """Return what a note is known by; None where none may be left.
 
     The config must be the very one that was read, and no variable that the note repeats may hold a secret.
@@ -83,7 +83,7 @@ def _fingerprint(settings: Settings, profile: Profile) -> str | None:
     try:
         path = quick.config_path(os.environ)
         same = path is not None and quick.identity(os.stat(path)) == settings.identity
-        return quick.fingerprint(os.environ, __version__) if same else None
+        return quick.fingerprint(os.environ, words, __version__) if same else None
     except OSError:
         return None
 

@@ -57,6 +57,8 @@ def token(
 ) -> None:
     """Print an access token."""
     form = _form(output, as_json=shared.json)
+    if dry_run and output not in (None, "json"):
+        raise UsageError(f"--dry-run prints JSON, and --output asks for {output}", hint="leave one of them out")
     settings, wanted = signing.profile_of(run, profile, claims, device=device, shared=shared, exchange=exchange)
     if dry_run:
         signing.dry_run(run, wanted, exchanging=True)

@@ -24,6 +24,7 @@ from hsmjwt.oauth.failure import BusyAnswer
 from hsmjwt.oauth.http_date import parse_http_date
 from hsmjwt.oauth.life import life_in, life_until, retry_after
 from hsmjwt.oauth.provider import Grant
+from hsmjwt.oauth.shown import known_harmless
 
 USER_AGENT = {"User-Agent": f"hsmjwt/{__version__}"}
 BODY_LIMIT = 1024 * 1024  # bytes after decompression; Entra's and Keycloak's tokens pass 64 KiB
@@ -61,7 +62,7 @@ class TokenRequest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def sent(self) -> tuple[str, ...]:
         """The secrets in the form, which no message may repeat."""
-        return tuple(value for name, value in self.form if value and redact.telling(name))
+        return tuple(value for name, value in self.form if value and not known_harmless(name))
 
     @property
     def endpoint(self) -> Endpoint:
@@ -69,8 +70,8 @@ class TokenRequest(msgspec.Struct, frozen=True, kw_only=True):
         return parse_endpoint(self.url)
 
     def shown_form(self) -> dict[str, str]:
-        """Return the form with each secret as `***`."""
-        return {name: redact.HIDDEN if value and redact.telling(name) else value for name, value in self.form}
+        """Return the form with `***` for what may be a secret."""
+        return {name: value if not value or known_harmless(name) else redact.HIDDEN for name, value in self.form}
 
     def __repr__(self) -> str:
         """Show everything but the secrets."""

@@ -12,7 +12,7 @@ from hsmjwt.oauth.endpoint import parse_endpoint
 from hsmjwt.oauth.failure import ProxyFault
 from hsmjwt.oauth.named import DEFAULT, Origin
 from hsmjwt.oauth.profile import Profile
-from hsmjwt.oauth.shown import HIDDEN, telling
+from hsmjwt.oauth.shown import HIDDEN, known_harmless
 
 _ANY_SERVER = "https://as.example/token"
 
@@ -68,7 +68,8 @@ def _values(profile: Profile) -> Iterator[tuple[str, Any]]:
         yield "claims.iat", _written(claims.iat)
     yield from ((f"claims.{name}", value) for name, value in claims.extra)
     yield from ((f"headers.{name}", value) for name, value in header.items() if name not in ("typ", "kid"))
-    yield from ((f"form.{name}", HIDDEN if value and telling(name) else value) for name, value in profile.form.items())
+    for name, value in profile.form.items():
+        yield f"form.{name}", value if not value or known_harmless(name) else HIDDEN
     yield "client_secret_source", None if profile.client_secret is None else profile.client_secret.noted
     yield "timeout", _seconds(profile.timeout)
     yield "min_ttl", _seconds(profile.min_ttl)

@@ -19,7 +19,7 @@ from urllib.parse import quote, quote_plus
 from hsmjwt.jose import encoding
 from hsmjwt.oauth.shown import HIDDEN, SECRET_NAMES, cut, escaped, telling
 
-__all__ = ["HIDDEN", "SHOWN", "body_excerpt", "cut", "escaped", "excerpt", "secrets_in", "telling"]
+__all__ = ["HIDDEN", "SHOWN", "body_excerpt", "cut", "escaped", "excerpt", "secrets_in"]
 
 SHOWN = 200  # characters of a server's text in a message
 

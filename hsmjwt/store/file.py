@@ -87,7 +87,13 @@ class FileStore:
                 if key in self._held:
                     _prune(folder, key, token.fetched_at)
         except (OSError, ValueError) as error:
+            self._drop(key)
             self._unusable(error)
+
+    def _drop(self, key: str) -> None:
+        """Remove what lies under a key: a newer token was fetched, and the server may have ended this one for it."""
+        with contextlib.suppress(OSError), self._folder() as folder:
+            _remove(folder, f"{key}.json")
 
     def leave_note(self, key: str, token: AccessToken, name: str, text: Callable[[str, os.stat_result], str]) -> None:
         """Leave a copy of the token that lies under the key for the shortest road; see hsmjwt.store.note."""

@@ -260,3 +260,22 @@ def test_what_nobody_writes_into_a_pipe_ends_with_the_time_limit(quick, tmp_path
     token = "eyJhbGciOiJSUzI1NiJ9.e30.AAAA"
     for command in ((*SIGN, "--claims-file", "pipe"), ("verify", token, "--public-key", "pipe")):
         refused(quick(*command, "--timeout", "0.3"), 11, "'pipe'", "0.3 s", hint="--timeout")
+
+
+@pytest.mark.parametrize("form", ["raw", "header", "env", "dotenv"])
+def test_a_dry_run_has_one_form(quick, form):
+    done = quick("token", "--iss", "i", "--token-url", "https://as.example/", "--dry-run", "--output", form)
+    refused(done, 2, "--dry-run prints JSON", form)
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("--no-time", "--leeway", "5"), "--leeway is about times"),
+        (("--module", "/lib/x.so"), "--public-key names a file"),
+        (("--pin-source", "none"), "--public-key names a file"),
+        (("--retry-pin",), "--public-key names a file"),
+    ],
+)
+def test_verify_refuses_flags_that_could_have_no_say(quick, args, words):
+    refused(quick("verify", "a.b.c", "--public-key", "k.pem", *args), 2, words)

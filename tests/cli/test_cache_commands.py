@@ -22,6 +22,13 @@ def fill(quick, url: str, folder: Path) -> str:
     return config
 
 
+def test_the_list_is_of_one_profile_where_one_is_named(quick, tmp_path):
+    with Server(granted(), granted(), granted()) as server:
+        fill(quick, server.url(), tmp_path)
+    assert [row["profile"] for row in json.loads(quick("cache", "list", "one", "--json").out)] == ["one"]
+    assert json.loads(quick("cache", "list", "nobody", "--json").out) == []
+
+
 def test_the_list_tells_profile_scope_and_end_and_no_part_of_a_token(quick, tmp_path):
     with Server(granted(scope="granted"), granted(), granted()) as server:
         fill(quick, server.url(), tmp_path)

@@ -32,13 +32,14 @@ def configs(server, tmp_path_factory):
     plain = 'default_profile = "p"\n' + profile("p", url) + profile("q", url, issuer="j")
 
     def sources(pin: str, of_client: str) -> str:
-        return key.format(pin) + profile("s", url, *(line.format(of_client) for line in secret)) + profile("p", url)
+        lines = [line.format(of_client) for line in secret]
+        return key.format(pin) + profile("s", url, *lines) + profile("t", url, *lines, issuer="t") + profile("p", url)
 
     return Configs(
         tmp_path_factory.mktemp("configs"),
         plain=(plain, 110),
-        env=(sources("env:MY.PIN-1", "env:MY_SECRET"), 4),
-        fd=(sources("fd:7", "fd:8"), 4),
+        env=(sources("env:MY.PIN-1", "env:MY_SECRET"), 6),
+        fd=(sources("fd:7", "fd:8"), 6),
     )
 
 
@@ -258,6 +259,22 @@ def test_several_tokens_each_in_a_variable_of_its_own(home, server):
     found = seen(home, "q", "--env", "X", "--env", "Y=p", "--json", "--timeout", "20", ACCESS_TOKEN="theirs")
     assert (found["X"], found["Y"], found["ACCESS_TOKEN"]) == (q, p, "theirs")
     assert len(server.requests) == asked
+
+
+def test_a_pipe_that_two_profiles_name_is_read_once(token, configs):
+    home = Home(token, configs.take("fd"))
+    secret = token.folder / "secret"
+    secret.write_text("s3cret")
+    found = seen(home, "--env", "A=s", "--env", "B=t", redirect=f"7<{token.pin_file} 8<{secret}")
+    assert found["A"] != found["B"]
+
+
+def test_what_the_pin_source_of_the_environment_names_is_gone_whoever_goes_before_it(token, configs):
+    home = Home(token, configs.take("env"))
+    named = {"HSMJWT_PIN_SOURCE": "env:OTHER_PIN", "OTHER_PIN": "x", "MY_SECRET": "s"}
+    named["MY.PIN-1"] = token.pin_file.read_text()
+    for _ in range(2):
+        assert seen(home, "s", **named).keys() & named.keys() == set()
 
 
 def test_one_profile_in_two_variables_is_asked_for_once(home, server):

@@ -280,6 +280,18 @@ def test_a_key_that_is_too_short_is_a_verdict(quick, issuer, tmp_path):
     refused(quick("verify", issuer.token(), "--public-key", "none.pem"), 2, "'none.pem': no public key can be read")
 
 
+def test_a_certificate_is_a_certificate(quick, issuer, tmp_path):
+    key = issuer.key.public_key()
+    der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    (tmp_path / "k.der").write_bytes(der)
+    for name in (str(issuer.pem), "k.der"):
+        done = quick("verify", issuer.token(), "--certificate", name)
+        refused(done, 2, name, "it is a public key, and no certificate", hint="--public-key takes it")
+    chain = x509.load_pem_x509_certificate(certificate_of(key, issuer.key))
+    (tmp_path / "c.der").write_bytes(chain.public_bytes(serialization.Encoding.DER))
+    assert quick("verify", issuer.token(), "--certificate", "c.der").code == 0
+
+
 def test_the_first_certificate_of_a_chain_is_the_one_that_counts(quick, issuer, tmp_path):
     leaf = certificate_of(issuer.key.public_key(), issuer.key)
     above = certificate_of(ec.generate_private_key(ec.SECP256R1()).public_key(), issuer.key)

@@ -129,6 +129,7 @@ def test_a_current_folder_that_was_removed_hinders_nothing_that_has_a_whole_path
         (("exec", "p", "--", "./x"), 127, "there is no command './x'"),
         (("profile", "init", "generic", "--name", "x", "--module", "x.so", "--key", URI), 3, "'x.so' (--module) is"),
         (("profile", "init", "generic", "--name", "x", "--config", "x.toml"), 3, "'x.toml' cannot be written: no such"),
+        (("profile", "init", "generic", "--ca-file", "x.pem"), 3, "the CA file 'x.pem' cannot be found: the current"),
     ],
 )
 def test_in_a_current_folder_that_was_removed_a_relative_path_is_an_error(at_home, args, code, words):
@@ -145,14 +146,22 @@ def test_without_descriptors_the_system_is_named_and_not_the_token(at_home):
         refused(done, 11, "no file can be opened any more", hint="ulimit -n")
 
 
-@pytest.mark.parametrize("most", [5, 6, 7, 8])
-def test_few_descriptors_are_enough_or_the_system_is_named(at_home, most):
-    for args in (SIGN, ("token", "p"), ("header", "p"), ("key", "list"), ("slot", "list"), ("cache", "list")):
-        done = at_home(*args, steps=[("limit", "NOFILE", most)])
-        if done.code == 0:
-            continue
-        assert (done.code, done.out) in ((3, ""), (9, ""), (11, "")), (args, done)
-        assert "open" in done.err
+@pytest.mark.parametrize("args", [SIGN, ("token", "p"), ("header", "p"), ("key", "list"), ("slot", "list")])
+def test_few_descriptors_are_enough_or_the_system_is_named(at_home, args):
+    """How many are few depends on the module; what is enough stays enough."""
+    ends = [at_home(*args, steps=[("limit", "NOFILE", most)]) for most in range(5, 13)]
+    short = [done for done in ends if done.code != 0]
+    assert 0 < len(short) < len(ends)
+    assert ends[: len(short)] == short
+    for done in short:
+        refused(done, 11, "no file can be opened any more", hint="ulimit -n")
+    assert all(done.out and not done.err for done in ends[len(short) :])
+
+
+def test_five_descriptors_are_enough_for_what_loads_no_module(at_home):
+    five = [("limit", "NOFILE", 5)]
+    for args in (("cache", "list"), ("cache", "clear"), ("profile", "list"), ("token", "p", "--dry-run")):
+        assert at_home(*args, steps=five).code == 0
 
 
 def test_without_a_thread_it_is_busy(at_home, server):
@@ -346,7 +355,7 @@ def test_the_note_of_another_user_serves_nobody_who_has_his_variables(at_home, s
     assert len(server.requests) == 3
 
 
-def test_twenty_users_of_one_token_each_sign_or_are_told_why_not(at_home):
+def test_twenty_users_of_one_token_each_sign_or_are_told_that_it_failed(at_home):
     """Users do not share a lock, and SoftHSM's files may be read half written: none may be called a wrong PIN."""
     calls = []
     for number in range(20):
@@ -373,9 +382,14 @@ def test_twenty_users_of_one_token_each_sign_or_are_told_why_not(at_home):
         os.chmod(at_home.environ["HSMJWT_CONFIG"], 0o640)
     ends = at_home.forks.together(calls)
     for code, out, err in ends:
-        assert code in (0, 4, 7, 11), err
-        assert (out.count("."), err) == (2, "") if code == 0 else (out == "" and "hsmjwt: error: " in err)
-    assert [code for code, _, _ in ends].count(0) >= 10
+        if code == 0:
+            assert (out.count("."), err) == (2, "")
+        else:  # a file that was cut and not written yet: no token, or one that answers nothing
+            assert (code, out) in ((4, ""), (7, ""))
+            assert "CKR_GENERAL_ERROR" in err or f"hsmjwt: error: no token fits '{URI}'\n" in err
+    assert [code for code, _, _ in ends].count(0) >= 5
+    notes = [path.read_text() for path in at_home.folder.glob("home-*/.local/state/hsmjwt/login-*")]
+    assert not [note for note in notes if "refused" in note]
     for argv, environ, steps in calls:  # and nobody is left out from then on
         code, _, err = at_home.forks.run(argv, environ, steps=steps)
         assert (code, err) == (0, "")

@@ -385,11 +385,43 @@ def test_the_second_init_of_a_name_is_refused(quick, token):
     assert home_config(token).read_bytes() == before
 
 
-def test_a_pin_in_the_uri_is_warned_of_and_not_shown(quick, config):
-    done = quick(*INIT, "--key", f"pkcs11:object=k?pin-value={PIN}", "--config", config)
-    assert done.code == 0
-    assert "hsmjwt: warning: the key's URI holds a pin-value" in done.err
-    assert PIN not in done.out + done.err
+@pytest.mark.parametrize(
+    "uri",
+    [
+        *(f"pkcs11:object=k?{name}={PIN}" for name in ("pin-value", "PIN-VALUE", "Pin_Value", "pinvalue", "pin")),
+        *(f"pkcs11:object=k?{name}={PIN}" for name in ("value", "module-name=m&pin-value", "x=1&pin-value")),
+        *(f"pkcs11:object=k;{name}={PIN}" for name in ("pin_value", "userpin")),
+        f"PKCS11:?pin-value={PIN}",
+        f"pkcs11:object=k%3Fpin-value%3D{PIN}",
+    ],
+)
+def test_a_pin_in_the_uri_is_not_written_into_the_config(quick, config, uri):
+    done = quick(*INIT, "--key", uri, "--config", config)
+    refused(done, 2, "***", "holds a PIN, or what may be one", hint="--pin-source SPEC says where the PIN is")
+    assert PIN not in done.err
+    assert Path(config).read_text() == CONFIG
+
+
+def test_where_a_pin_is_may_stand_in_the_uri_of_a_new_key_table(quick, config):
+    uri = "pkcs11:object=k?pin-source=file:/etc/pin&module-name=softhsm2"
+    assert quick(*INIT, "--key", uri, "--config", config).code == 0
+    assert tomllib.loads(Path(config).read_text())["keys"]["generic"]["uri"] == uri
+
+
+@pytest.mark.parametrize(
+    ("broken", "problem"),
+    [
+        ('uri = "pkcs11:object=k"\nalg = "PS512"', "alg in [keys.there]: the algorithm PS512 is not supported"),
+        ('uri = "pkcs11:object=k"\npin_source = "bogus:1"', "pin_source in [keys.there]: the secret source is of no"),
+        ("alg = 'RS256'\nuri = 'pkcs11:objct'", "uri in [keys.there]: the attribute 'objct' has no '='"),
+    ],
+)
+def test_a_fault_of_a_key_table_that_is_there_is_the_files_and_not_the_command_lines(quick, tmp_path, broken, problem):
+    config = write_config(tmp_path, f"{CONFIG}[keys.there]\n{broken}\n")
+    line = Path(config).read_text().splitlines().index(broken.splitlines()[1]) + 1
+    for name in ("new", "there"):
+        done = quick(*INIT, "--name", name, "--key", "there", "--config", config)
+        refused(done, 3, f"config file '{config}', line {line}: {problem}")
 
 
 def test_a_relative_ca_file_is_the_one_of_this_folder(quick, config, tmp_path):

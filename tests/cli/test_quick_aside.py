@@ -64,6 +64,23 @@ def aside(home: Home, *args: str, **more: object) -> str:
 # --- the call
 
 
+def test_a_note_answers_the_word_that_it_was_left_for_and_no_other(home):
+    home.warm("p")
+    (note,) = home.notes()
+    shutil.copy2(note, home.cache / quick_file.note_name(["q"]))
+    shutil.copy2(note, home.cache / quick_file.note_name([]))
+    assert aside(home, "token", "q") != aside(home, "token", "p", "--no-cache")
+    assert home("token", "nobody").code == 3
+
+
+def test_a_name_is_known_by_its_letters_and_not_by_its_bytes():
+    environ = {"HSMJWT_CONFIG": __file__}
+    bytes_of_it = "ü".encode().decode("latin-1")  # what a locale of ISO 8859-1 makes of the same bytes
+    known = [quick_file.fingerprint(environ, words, "1") for words in ([], ["ü"], [bytes_of_it], ["ü"])]
+    assert known[1] == known[3]
+    assert len(set(known)) == 3
+
+
 @pytest.mark.parametrize(
     "args",
     [

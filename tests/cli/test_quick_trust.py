@@ -250,4 +250,4 @@ def test_the_config_is_the_one_that_the_longer_road_reads(tmp_path, own, by):
 def test_without_a_home_in_the_environment_the_longer_road_looks_for_the_config():
     assert quick_file.config_path({}) is None
     assert quick_file.config_path({"HOME": ""}) is None
-    assert quick_file.fingerprint({"HOME": "relative"}, "1") is None
+    assert quick_file.fingerprint({"HOME": "relative"}, [], "1") is None

@@ -146,7 +146,7 @@ def test_a_damaged_key_is_passed_over_and_named(key, reason):
     assert [one.place for one in keys.keys] == ["keys[1]"]
     (over,) = keys.passed_over
     assert over.faulty
-    assert over.reason.startswith(reason) or reason in over.reason
+    assert reason in over.reason
     assert "c2VjcmV0" not in over.reason
     assert chosen(keys) == ["keys[1]"]
 

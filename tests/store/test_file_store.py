@@ -342,6 +342,20 @@ def test_a_cache_that_keeps_nothing_gives_no_notice(folder, warnings):
     assert warnings == []
 
 
+def test_a_token_that_a_newer_one_was_fetched_for_is_not_served_where_that_cannot_be_kept(store, warnings):
+    store.put(KEY, TOKEN)
+    newer = AccessToken(
+        value="newer",
+        token_type="bearer",
+        fetched_at=TOKEN.fetched_at,
+        expires_at=TOKEN.expires_at,
+        members={"x": "\ud800"},
+    )
+    store.put(KEY, newer)
+    assert store.get(KEY) is None
+    assert "no token is kept" in warnings[0]
+
+
 def test_a_life_of_ten_years_is_served(store, warnings):
     token = AccessToken(value=MARK, token_type="bearer", fetched_at=0.0, expires_at=3652 * 86400.0)
     store.put(KEY, token)
