@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hsmjwt.config import Settings
     from hsmjwt.hsm.login import LoginRules
     from hsmjwt.hsm.module import Login, Module
+    from hsmjwt.hsm.slots import Slot
     from hsmjwt.jose.judge import Verdict
     from hsmjwt.jose.jws import Parts
     from hsmjwt.jose.keys import PublicKey
@@ -163,6 +164,22 @@ class Devices:
             return read[0]
 
         return Login(choice.pin_source, pin, self.rules)
+
+
+def look_only(named: str | None, deadline: Deadline) -> Module:
+    """Load and initialise a module to look at what it shows to anybody; with no folder it waits for no lock."""
+    from hsmjwt.hsm.discovery import find_module
+    from hsmjwt.hsm.module import Module
+
+    no_folder = ConfigError("this only looks, and logs in nowhere")
+    return Module(find_module(named, "the command line"), no_folder, deadline, lambda _: None)
+
+
+def visible_keys(module: Module, slot: Slot) -> list[dict[str, Any]]:
+    """Return a row for each key that a token shows now; see hsmjwt.hsm.listing."""
+    from hsmjwt.hsm.listing import rows
+
+    return rows(slot, module.session(slot), KeyUri())
 
 
 def choice_of(profile: Profile) -> DeviceChoice:

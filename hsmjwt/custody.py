@@ -45,7 +45,7 @@ def generate_key(devices: Devices, choice: DeviceChoice, new: NewKey) -> str:
     module = devices.module(choice)
     slot = module.find_token(choice.uri)
     login = devices.login(choice)
-    module.login(slot, login)
+    module.log_in(slot, login)
     assert slot.token is not None  # noqa: S101 - find_token returns no other
     session = module.session(slot, write=True)
     with module.alone():  # or of two that start together both would find the label free

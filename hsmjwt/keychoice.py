@@ -36,10 +36,16 @@ _PIN_VALUE_WARNING = (
 
 
 class By(NamedTuple):
-    """Who names a value: the level, and how a list shows it, such as `[keys.adobe] module`."""
+    """Who names a value: the level, the flag, variable or table of that level, and which entry of the table."""
 
     level: Level
-    label: str
+    source: str
+    entry: str | None = None
+
+    @property
+    def label(self) -> str:
+        """How a list shows it, such as `[keys.adobe] module`."""
+        return self.source if self.entry is None else f"{self.source} {self.entry}"
 
 
 NOBODY = By("default", "default")
@@ -98,7 +104,7 @@ def choose_key(
     return KeyChoice(
         uri=uri,
         module=module,
-        module_by=module_by.label.removesuffix(" module"),
+        module_by=module_by.source,
         pin_source=source,
         mounted=of_login is not None and of_login.pin_file_check == "mount",
         table=table,
@@ -163,7 +169,7 @@ def _pin(
 
 
 def _in_table(entry: KeyTable, field: str) -> By:
-    return By("key table", f"[{dotted(('keys', entry.name))}] {field}")
+    return By("key table", f"[{dotted(('keys', entry.name))}]", field)
 
 
 def _flagged(name: str, call: Callable[[], T]) -> T:

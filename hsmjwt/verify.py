@@ -6,13 +6,12 @@ made with the Chinese remainder theorem the modulus can be factored (Boneh, DeMi
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from typing import TypeAlias, assert_never
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding, rsa, utils
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 
 from hsmjwt.errors import DeviceError, KeyUnfitError
 from hsmjwt.jose.algorithms import Algorithm
@@ -20,7 +19,7 @@ from hsmjwt.jose.jws import Signer
 from hsmjwt.jose.keys import CURVES, EcKey, PublicKey, RsaKey, signature_bytes
 
 _HASHES: dict[str, hashes.HashAlgorithm] = {"sha256": hashes.SHA256()}
-_CURVES = {"P-256": "SECP256R1"}  # by cryptography's names
+_CURVES: dict[str, ec.EllipticCurve] = {"P-256": ec.SECP256R1()}
 
 _Check: TypeAlias = Callable[[Algorithm, bytes, bytes], object]  # of message and signature; raises InvalidSignature
 
@@ -89,8 +88,7 @@ def _rsa(key: RsaKey) -> _Check:
 
 
 def _ec(key: EcKey) -> _Check:
-    ec = importlib.import_module("cryptography.hazmat.primitives.asymmetric.ec")  # a millisecond; RSA keys need none
-    loaded = ec.EllipticCurvePublicNumbers(key.x, key.y, getattr(ec, _CURVES[key.crv])()).public_key()
+    loaded = ec.EllipticCurvePublicNumbers(key.x, key.y, _CURVES[key.crv]).public_key()
     width = CURVES[key.crv].width
 
     def check(alg: Algorithm, message: bytes, signature: bytes) -> None:

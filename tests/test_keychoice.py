@@ -42,6 +42,17 @@ def test_a_key_tables_values_are_taken_and_say_so():
     assert (choice.mounted, choice.fixed_alg) == (True, "RS256")
 
 
+def test_who_names_a_value_is_told_with_and_without_the_entry_of_a_table():
+    named = choose_key(CONFIG, FULL, table="k").named
+    assert (named["module"].source, named["module"].entry) == ("[keys.k]", "module")
+    assert {name: by.label for name, by in named.items()} == {
+        "uri": "[keys.k] uri",
+        "module": "[keys.k] module",
+        "pin_source": "[keys.k] pin_source",
+    }
+    assert [by.label for by in choose_key(CONFIG, {}, key="pkcs11:").named.values()] == ["--key", "default", "default"]
+
+
 def test_flags_win_over_the_key_table():
     choice = choose_key(CONFIG, FULL, table="k", key="pkcs11:object=flag", module="/lib/flag.so", pin_source="none")
     assert choice.uri.object == "flag"

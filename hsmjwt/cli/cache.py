@@ -13,7 +13,9 @@ from hsmjwt.cli.run import Run
 from hsmjwt.errors import ConfigError
 from hsmjwt.oauth.profile import DEFAULT_MIN_TTL
 
-_LIST = """List the cached access tokens, all or those of a profile; no part of one is shown.
+_LIST = """List cached access tokens, all or those of a profile.
+
+No part of one is shown.
 
 \b
 Examples:

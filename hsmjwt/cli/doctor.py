@@ -149,7 +149,7 @@ def _on_the_token(run: Run, opened: Devices, choice: DeviceChoice, profile: Prof
         return warning or ", ".join(slot.flags)
 
     def login() -> str:
-        found["module"].login(found["slot"], credentials)
+        found["module"].log_in(found["slot"], credentials)
         if not found["slot"].login.login_required:
             return "the token needs none"
         if choice.pin_source.kind == "none":

@@ -13,7 +13,6 @@ import msgspec
 from hsmjwt import config
 from hsmjwt.cli.flags import Command, Completes, Flag, Group, Word
 from hsmjwt.deadline import Deadline, run
-from hsmjwt.errors import ConfigError
 from hsmjwt.hsm.uri import SCHEME, KeyUri, format_token_uri, parse
 from hsmjwt.oauth import provider
 
@@ -83,11 +82,13 @@ class Teller:
 
     def _look(self, told: Callable[[Module], Iterable[Offer]]) -> list[Offer]:
         """Load the module, not for long, and return what is told of it."""
+        from hsmjwt.compose import look_only
+
         config.refuse_agent(self.environ)
         self.divert()
         deadline = Deadline(_DEVICE_TIME)
         named = self.given.get("--module") or self.environ.get("HSMJWT_MODULE") or None
-        return run(lambda: sorted(told(_module(named, deadline))), deadline)
+        return run(lambda: sorted(told(look_only(named, deadline))), deadline)
 
     def _settings(self) -> config.Settings:
         named = self.given.get("--config")
@@ -215,15 +216,6 @@ def _can_be_given(name: str) -> bool:
     return bool(name) and not name.startswith("-") and not name.lower().startswith(SCHEME)
 
 
-def _module(named: str | None, deadline: Deadline) -> Module:
-    """Load the module. It waits for no lock, having no folder for one: nothing will log in."""
-    from hsmjwt.hsm.discovery import find_module
-    from hsmjwt.hsm.module import Module
-
-    found = find_module(named, "the command line")
-    return Module(found, ConfigError("a completion only looks"), deadline, lambda _: None)
-
-
 def _short(slots: Sequence[Slot]) -> Iterator[tuple[Slot, KeyUri]]:
     """Yield each slot with a URI of its token: the label alone, where that is enough."""
     labels = Counter(slot.token.label for slot in slots if slot.token is not None)
@@ -239,10 +231,10 @@ def _tokens(module: Module) -> Iterator[Offer]:
 
 
 def _keys(module: Module) -> Iterator[Offer]:
-    from hsmjwt.hsm.listing import rows
+    from hsmjwt.compose import visible_keys
 
     for slot, token in _short(module.find_tokens(KeyUri())):
-        keys = rows(slot, module.session(slot), KeyUri())
+        keys = visible_keys(module, slot)
         labels = Counter(key["label"] for key in keys)
         for key in keys:
             uri = msgspec.structs.replace(token, object=key["label"] or None)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from hsmjwt.hsm.binding import pkcs11
@@ -34,11 +33,9 @@ _READ: dict[str, Callable[[bytes], Any]] = {
     "ALWAYS_AUTHENTICATE": any,
 }
 _NUMBERS: dict[str, int] = {name: int(pkcs11.Attribute[name]) for name in _READ}
-_NAMES = {number: name for name, number in _NUMBERS.items()}
 
 
-@functools.cache
-def numbers(*names: str) -> tuple[int, ...]:
+def numbers(names: Iterable[str]) -> tuple[int, ...]:
     """Return the numbers of attributes that a signer asks for."""
     return tuple(_NUMBERS[name] for name in names)
 
@@ -52,13 +49,9 @@ def packed(template: Mapping[str, int | str | bytes]) -> list[tuple[int, bytes]]
     return rows
 
 
-def unpacked(told: Mapping[int, bytes]) -> dict[str, Any]:
-    """Return by name what a token told; a number that stands for a name stays one."""
-    about = {}
-    for number, data in told.items():
-        name = _NAMES[number]
-        about[name] = _READ[name](data)
-    return about
+def unpacked(names: Iterable[str], values: Iterable[bytes | None]) -> dict[str, Any]:
+    """Return by name what a token told of attributes; a number that stands for a name stays one."""
+    return {name: _READ[name](data) for name, data in zip(names, values, strict=True) if data is not None}
 
 
 def label_mapper() -> Any:

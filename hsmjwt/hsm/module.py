@@ -65,7 +65,8 @@ class Module:
         self._warn = warn
         self._lock = ModuleLock(state_folder, choice.real, deadline) if isinstance(state_folder, str) else None
         self._login_turn = threading.RLock()  # the module's lock is one for the whole process
-        self._sessions: dict[int, Any] = {}
+        self._untaken: dict[int, Any] = {}  # by slot: what logged in, until somebody has use for it
+        self._looking: dict[int, Any] = {}  # by slot: what `session` handed out
         self._pools: dict[int, Pool] = {}
         self._logged_in: set[int] = set()
         try:
@@ -170,34 +171,35 @@ class Module:
         return uris(slots)
 
     def session(self, slot: Slot, *, write: bool = False) -> Any:
-        """Open a session that shares the login, if there is one; a read-only one is opened once for each token.
+        """Return a session that shares the login, if there is one; a read-only one is opened once for each token.
 
-        It is for one thread to look at objects with; what signs has the sessions of `pool`.
+        It is for one thread to look at objects with; what signs has those of `pool`, and never one of these.
         """
-        known = self._sessions.get(slot.info.slot_id)
         self.library.check_process()
-        if known is not None and not write:
-            return known
-        session = self._open(self._seen_again(slot), write=write)
-        if not write:
-            self._sessions[slot.info.slot_id] = session
-        return session
+        if write:
+            return self._open(self._seen_again(slot), write=True)
+        known = self._looking.get(slot.info.slot_id)
+        if known is None:
+            known = self._looking[slot.info.slot_id] = self._taken_or_opened(slot)
+        return known
 
     def pool(self, slot: Slot) -> Pool:
-        """Return the token's sessions that sign, which are theirs alone; the first is the one that logged in.
+        """Return the token's sessions that sign, which are theirs alone.
 
-        A module that is not shared has one place.
+        The first is the one that logged in, unless `session` handed that out before. A module that is not shared has
+        one place.
         """
         slot_id, library = slot.info.slot_id, self.library
         with self._login_turn:
             if slot_id not in self._pools:
                 turn, most = (threading.Lock(), _PLACES) if library.shared else (library.turn, 1)
-                self._pools[slot_id] = Pool(Place(self._handed_over(slot), turn), most, lambda: self._further(slot))
+                self._pools[slot_id] = Pool(Place(self._taken_or_opened(slot), turn), most, lambda: self._further(slot))
             return self._pools[slot_id]
 
-    def _handed_over(self, slot: Slot) -> Any:
-        known = self._sessions.pop(slot.info.slot_id, None)
-        return self.renew(slot) if known is None else known
+    def _taken_or_opened(self, slot: Slot) -> Any:
+        """Take the session that logged in, which is taken once: two who use one disturb each other."""
+        session = self._untaken.pop(slot.info.slot_id, None)
+        return self.renew(slot) if session is None else session
 
     def _further(self, slot: Slot) -> Any:
         """Open one more session; where the token has none left there is no wait for it."""
@@ -260,12 +262,13 @@ class Module:
         The PIN worked a moment ago, and yet it is not sent where it could be the last try.
         """
         with self._login_turn:
-            self._sessions.pop(slot.info.slot_id, None)
+            self._untaken.pop(slot.info.slot_id, None)
+            self._looking.pop(slot.info.slot_id, None)
             if slot.info.slot_id in self._logged_in:
                 self._logged_in.discard(slot.info.slot_id)
                 login = msgspec.structs.replace(login, rules=LoginRules())
             self.log_in(slot, login)
-            return self._handed_over(slot)
+            return self._taken_or_opened(slot)
 
     def _log_in(self, slot: Slot, login: Login, presented: Resolved) -> None:
         try:
@@ -275,7 +278,7 @@ class Module:
             if error.ckr != "CKR_USER_ALREADY_LOGGED_IN":  # by somebody else in this process
                 raise
             session = self._open(self._seen_again(slot))
-        self._sessions[slot.info.slot_id] = session
+        self._untaken[slot.info.slot_id] = session
         self._logged_in.add(slot.info.slot_id)
 
     @contextlib.contextmanager

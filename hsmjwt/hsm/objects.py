@@ -6,23 +6,26 @@ of a template fails to pack, and the process dies. A label is packed by what nev
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import msgspec
 
-from hsmjwt.errors import HsmjwtError, KeyNotFoundError, KeyNotUniqueError, KeyUnfitError
+from hsmjwt.errors import HsmjwtError, KeyFault, KeyNotFoundError, KeyNotUniqueError, KeyUnfitError
 from hsmjwt.hsm.attributes import numbers, packed, unpacked
 from hsmjwt.hsm.binding import pkcs11
-from hsmjwt.hsm.direct import Direct, Hand
+from hsmjwt.hsm.direct import Direct, Hand, Question
 from hsmjwt.hsm.faults import UNTOLD, translated
-from hsmjwt.hsm.uri import KeyUri, TokenInfo, format_object_uri, hex_hint, parse
+from hsmjwt.hsm.uri import KeyType, KeyUri, TokenInfo, format_object_uri, hex_hint, parse
 from hsmjwt.jose.keys import Curve, EcKey, PointFault, PublicKey, RsaKey, curve_of, read_token_point
 
 Kind = Literal["private", "public"]
 Told = dict[str, Any]
 
-_CLASSES: dict[Kind, Any] = {"private": pkcs11.ObjectClass.PRIVATE_KEY, "public": pkcs11.ObjectClass.PUBLIC_KEY}
+_CLASSES: dict[Kind, int] = {
+    "private": int(pkcs11.ObjectClass.PRIVATE_KEY),
+    "public": int(pkcs11.ObjectClass.PUBLIC_KEY),
+}
 _KINDS: dict[Any, Kind] = {number: kind for kind, number in _CLASSES.items()}
 _TYPES = {"RSA": "rsa", "EC": "ec", "EC_EDWARDS": "ed25519"}
 _HALVED = ("rsa", "ec")  # the types whose public half is looked for
@@ -35,8 +38,10 @@ NAMES = ("LABEL", "ID")
 
 _TO_SIGN = (*NAMES, "KEY_TYPE", "MODULUS", "PUBLIC_EXPONENT", "SIGN", "ALWAYS_AUTHENTICATE")
 _ALL = (*_TO_SIGN, "SENSITIVE", "EXTRACTABLE", "NEVER_EXTRACTABLE", "LOCAL")
-_EC = pkcs11.KeyType.EC
+_EC = int(pkcs11.KeyType.EC)
 _OF_CURVES = ("EC_PARAMS", "EC_POINT")  # asked of EC keys alone: some tokens tell nothing where one attribute is absent
+_SEEN = ("CLASS", *_TO_SIGN)
+_WHAT_IT_IS, _ITS_CURVE = Question(numbers(_SEEN)), Question(numbers(_OF_CURVES))
 
 
 class Held(pkcs11._pkcs11.SignMixin):  # type: ignore[name-defined,misc]  # noqa: SLF001 - the only way in
@@ -169,10 +174,15 @@ def find_signing_key(
     One search, by the shorter road where `direct` offers it. Raises KeyNotFoundError and KeyNotUniqueError with the
     candidates' URIs, KeyUnfitError where the URI asks for another kind of object.
     """
-    uri = uri.for_private()
-    if uri.type != "private":
+    if uri.type not in (None, "private"):
         raise KeyUnfitError(f"'{uri.brief}' does not name a private key", hint="leave type out, or write type=private")
-    return _one(search(session, uri, token, _TO_SIGN, direct), session, uri, token, slot_id)
+    if direct is None:
+        found = search(session, uri.for_private(), token, _TO_SIGN)
+    else:
+        found = _private(direct, session, uri, token)
+    if len(found) != 1:
+        raise _not_one(found, session, uri.for_private(), token, slot_id)
+    return found[0]
 
 
 def find_object(session: Any, uri: KeyUri, token: TokenInfo, slot_id: int | None) -> KeyObject:
@@ -180,62 +190,65 @@ def find_object(session: Any, uri: KeyUri, token: TokenInfo, slot_id: int | None
 
     Raises KeyNotFoundError and KeyNotUniqueError with the candidates' URIs.
     """
-    return _one(search(session, uri, token), session, uri, token, slot_id)
+    found = search(session, uri, token)
+    if len(found) != 1:
+        raise _not_one(found, session, uri, token, slot_id)
+    return found[0]
 
 
-def _one(found: list[KeyObject], session: Any, uri: KeyUri, token: TokenInfo, slot_id: int | None) -> KeyObject:
-    if len(found) == 1:
-        return found[0]
-    raise _several(uri, slot_id, found) if found else _none(session, uri, token, slot_id)
+def _not_one(found: list[KeyObject], session: Any, uri: KeyUri, token: TokenInfo, slot_id: int | None) -> KeyFault:
+    return _several(uri, slot_id, found) if found else _none(session, uri, token, slot_id)
 
 
-def search(
-    session: Any,
-    uri: KeyUri,
-    token: TokenInfo,
-    attributes: Iterable[str] = _ALL,
-    direct: Direct | None = None,
-) -> list[KeyObject]:
-    """Return the keys that the URI's object attributes select; none where it asks for what no key can have.
-
-    What is found by `direct` can sign, and nothing else.
-    """
-    if uri.unknown or uri.type not in (None, *_CLASSES) or not _encodes(uri.object or ""):
+def search(session: Any, uri: KeyUri, token: TokenInfo, attributes: Iterable[str] = _ALL) -> list[KeyObject]:
+    """Return the keys that the URI's object attributes select; none where it asks for what no key can have."""
+    names, template = tuple(attributes), _template(uri, uri.type)
+    if template is None:
         return []
-    template: dict[str, Any] = {}
-    if uri.type == "private" or uri.type == "public":  # noqa: PLR1714 - the type checker follows this form alone
-        template["CLASS"] = _CLASSES[uri.type]
+    wanted = {pkcs11.Attribute[name]: value for name, value in template.items()}
+    with translated("C_FindObjects"):
+        handles = list(session.get_objects(wanted))  # to the end: the session does nothing else meanwhile
+    found = []
+    for handle in handles:
+        kind = _KINDS.get(getattr(handle, "object_class", None))
+        if kind is not None:
+            key = KeyObject(handle, read_key(handle, names), token, kind)
+            if uri.matches_object(key.label, key.id, kind):  # some tokens take a template as a hint
+                found.append(key)
+    return found
+
+
+def _private(direct: Direct, session: Any, uri: KeyUri, token: TokenInfo) -> list[KeyObject]:
+    """Search for private keys by the shorter road; what is found can sign, and nothing else."""
+    template = _template(uri, "private")
+    if template is None:
+        return []
+    found = []
+    with translated("C_GetAttributeValue"):
+        for number, told in direct.search(session.handle, packed(template), _WHAT_IT_IS):
+            about = unpacked(_SEEN, told)
+            fits = uri.matches_object(about.get("LABEL"), about.get("ID"), "private")
+            if fits and about.pop("CLASS", None) == _CLASSES["private"]:
+                if about.get("KEY_TYPE") == _EC:
+                    about |= unpacked(_OF_CURVES, direct.read(session.handle, number, _ITS_CURVE))
+                found.append(KeyObject(Held(session, number), about, token, "private"))
+    return found
+
+
+def _template(uri: KeyUri, kind: KeyType | None) -> Told | None:
+    """Return the template of a search for objects of a kind; None where the URI asks for what no key can have."""
+    if uri.unknown or not _encodes(uri.object or ""):
+        return None
+    template: Told = {}
+    if kind is not None:
+        if kind != "private" and kind != "public":  # noqa: PLR1714 - the type checker follows this form alone
+            return None
+        template["CLASS"] = _CLASSES[kind]
     if uri.object is not None:
         template["LABEL"] = uri.object
     if uri.id is not None:
         template["ID"] = bytes(uri.id)
-    names = tuple(attributes)
-    seen = _by_binding(session, template, names) if direct is None else _directly(direct, session, template, names)
-    found = [KeyObject(handle, about, token, kind) for kind, handle, about in seen]
-    # Some tokens take a template as a hint; what does not fit it is not a match.
-    return [item for item in found if uri.matches_object(item.label, item.id, item.kind)]
-
-
-def _by_binding(session: Any, template: Told, names: tuple[str, ...]) -> Iterator[tuple[Kind, Any, Told]]:
-    wanted = {pkcs11.Attribute[name]: value for name, value in template.items()}
-    with translated("C_FindObjects"):
-        handles = list(session.get_objects(wanted))  # to the end: the session does nothing else meanwhile
-    for handle in handles:
-        kind = _KINDS.get(getattr(handle, "object_class", None))
-        if kind is not None:
-            yield kind, handle, read_key(handle, names)
-
-
-def _directly(direct: Direct, session: Any, template: Told, names: tuple[str, ...]) -> Iterator[tuple[Kind, Any, Told]]:
-    wanted = numbers("CLASS", *names)
-    with translated("C_GetAttributeValue"):
-        for number, told in direct.search(session.handle, packed(template), wanted):
-            about = unpacked(told)
-            kind = _KINDS.get(about.pop("CLASS", None))
-            if kind is not None:
-                if about.get("KEY_TYPE") == _EC:
-                    about |= unpacked(direct.read(session.handle, number, numbers(*_OF_CURVES)))
-                yield kind, Held(session, number), about
+    return template
 
 
 def _encodes(text: str) -> bool:

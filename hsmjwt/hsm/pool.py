@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
-from hsmjwt.errors import BusyError
+from hsmjwt.errors import BusyError, DeviceError
 from hsmjwt.hsm.direct import Direct
 from hsmjwt.hsm.objects import KeyObject
 from hsmjwt.hsm.uri import KeyUri
 from hsmjwt.jose.keys import PublicKey
+
+_PAUSE = 1.0  # seconds until a token that failed to open a session is asked for one again
 
 
 class Place:
@@ -53,11 +56,16 @@ class Pool:
     `finding`.
     """
 
-    def __init__(self, first: Place, most: int, another: Callable[[], Any]) -> None:
-        """Begin with one place; `another` opens a further session, and raises BusyError where the token has none."""
+    def __init__(self, first: Place, most: int, another: Callable[[], Any], pause: float = _PAUSE) -> None:
+        """Begin with one place; `another` opens a further session, and raises BusyError where the token has none.
+
+        Many tokens say so by a code that stands for any fault: after a DeviceError none is opened for `pause` seconds.
+        """
         self._places: tuple[Place, ...] = (first,)
         self._most = most
         self._another = another
+        self._pause = pause
+        self._not_before = 0.0  # monotonic
         self._opening = threading.Lock()
         self.found: dict[KeyUri, Found] = {}
         self.finding = threading.Lock()
@@ -66,8 +74,8 @@ class Pool:
     def place(self) -> Place:
         """Return a place that is free at this moment, else one that is shared; the caller waits for its turn.
 
-        Raises what opening a session raises. No place is handed over for good, so that a thread which is interrupted
-        anywhere keeps none.
+        Raises what opening a session raises, but for BusyError and DeviceError: then those that are there are shared.
+        No place is handed over for good, so that a thread which is interrupted anywhere keeps none.
         """
         if self._most == 1:
             return self._places[0]
@@ -78,11 +86,13 @@ class Pool:
 
     def _one_more(self) -> Place:
         with self._opening:
-            if len(self._places) < self._most:
+            if len(self._places) < self._most and time.monotonic() >= self._not_before:
                 try:
                     session = self._another()
                 except BusyError:  # those that are there will do
                     self._most = len(self._places)
+                except DeviceError:  # the same, or a fault that passes
+                    self._not_before = time.monotonic() + self._pause
                 else:
                     self._places += (Place(session, threading.Lock()),)
                     return self._places[-1]

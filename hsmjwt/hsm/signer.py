@@ -119,14 +119,18 @@ class Pkcs11Signer:
         with self._pool.finding:
             known = self._pool.found.get(self._uri)
             if known is not None and known is not lost:
+                self._refuse_another(known.public_key)
                 if ckr not in KEY_LOST:
                     place.session = self._module.renew(self._slot)
                 return known
             self._pool.found.pop(self._uri, None)
             key = self._find_anew(place, ckr)
-            if public_key_of(place.session, key) != self.public_key:
-                raise KeyUnfitError(f"another key took the place of '{self.uri}'", hint="start anew to use it")
+            self._refuse_another(public_key_of(place.session, key))
             return self._keep(key, self.public_key)
+
+    def _refuse_another(self, public_key: PublicKey) -> None:
+        if public_key != self.public_key:
+            raise KeyUnfitError(f"another key took the place of '{self.uri}'", hint="start anew to use it")
 
     def _find_anew(self, place: Place, ckr: str | None) -> KeyObject:
         """Open another session and search the key there; a key that was there is gone where the login is."""

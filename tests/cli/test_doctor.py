@@ -234,7 +234,7 @@ def test_a_profile_names_key_and_server_and_is_the_default_where_one_is(quick, t
         assert verdicts(quick(*call, "p", **none)) == "yyyyyyyy"
         assert verdicts(quick(*call, **none)) == "yyyyyyyy"
         assert verdicts(quick(*call, "signs-only", **none)) == "yyyyyy--"
-        other = quick(*call, "p", "--key", "pkcs11:object=other", **none)
+        other = quick(*call, "p", "--key", "pkcs11:token=t1;object=other", **none)
         assert (other.code, verdicts(other)) == (6, "yyyyn-yy")
         assert quick(*call, "unknown").code == 3
         flagged = quick(*call, "--token-url", server.url())  # flags alone: no default profile

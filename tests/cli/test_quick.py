@@ -26,7 +26,7 @@ import hsmjwt
 from hsmjwt.cli import quick as quick_file
 from hsmjwt.cli.output import unwritable
 
-HUGE = "h" * 60000  # fits into a note, and into no pipe of one page
+HUGE = "h" * 48000  # fits into a note, and into no pipe of one page
 NAMES = {  # profiles, with their name as HSMJWT_EXEC holds it; those without are left to the longer road
     "a b": "a%20b",
     "two\nlines": "two%0Alines",

@@ -28,6 +28,7 @@ __all__ = [
     "answer",
     "flag",
     "note",
+    "opened",
     "real",
     "replace",
     "signer",
@@ -51,14 +52,12 @@ def arrange(text):
         FAULTS[name](argument)
 
 
-def signer(deadline=30.0, say=lambda _: None, rules=None):
-    """Open a signer the way the CLI does, for a script; the key is HSMJWT_KEY's."""
+def opened(deadline=30.0, rules=None):
+    """Load the module the way the CLI does, for a script; return it with how to log in."""
     from hsmjwt.deadline import Deadline
     from hsmjwt.hsm.discovery import find_module
     from hsmjwt.hsm.login import LoginRules
     from hsmjwt.hsm.module import Login, Module
-    from hsmjwt.hsm.signer import Pkcs11Signer
-    from hsmjwt.hsm.uri import parse
     from hsmjwt.secret import parse_source, resolve
 
     clock = Deadline(deadline)
@@ -70,9 +69,18 @@ def signer(deadline=30.0, say=lambda _: None, rules=None):
         return resolve(source, purpose="PIN", question="PIN", prompt=None, environ=os.environ, deadline=clock)
 
     module = Module(find_module(os.environ["HSMJWT_MODULE"], "the test"), folder, clock, print)
+    return module, Login(source, read, rules or LoginRules())
+
+
+def signer(deadline=30.0, say=lambda _: None, rules=None):
+    """Open a signer the way the CLI does, for a script; the key is HSMJWT_KEY's."""
+    from hsmjwt.hsm.signer import Pkcs11Signer
+    from hsmjwt.hsm.uri import parse
+
+    module, login = opened(deadline, rules)
     try:
         uri = parse(os.environ["HSMJWT_KEY"])
-        return Pkcs11Signer(module, module.find_token(uri), uri, Login(source, read, rules or LoginRules()), say)
+        return Pkcs11Signer(module, module.find_token(uri), uri, login, say)
     finally:
         module.settle()
 

@@ -84,6 +84,52 @@ def test_a_search_that_does_not_end_is_told(sign):
     assert "C_FindObjectsFinal gave CKR_DEVICE_ERROR" in done.err
 
 
+@pytest.mark.parametrize("length", [2**20 + 1, 2**40, 2**63, 2**64 - 2])
+def test_a_length_that_makes_no_sense_is_told_and_no_memory_taken_for_it(sign, length):
+    done = sign(f"long=0x102:{length}")
+    assert (done.code, done.out) == (7, "")
+    assert f"C_GetAttributeValue gave a value of {length} bytes" in done.err
+
+
+def test_a_search_that_finds_objects_without_an_end_is_given_up(sign, calls):
+    done = sign(f"endless,findfinal@{calls.file}")
+    assert (done.code, done.out) == (7, "")
+    assert "C_FindObjects found 1048576 objects and no end" in done.err
+    assert calls() == ["findfinal"]
+
+
+def test_a_question_that_hangs_keeps_no_other_session_from_asking(patched):
+    code = """
+import os, sys, threading, patched
+from hsmjwt.hsm.objects import find_signing_key
+hung = threading.Event()
+def make(before):
+    def call(*args):
+        if threading.current_thread().name == "hangs":
+            hung.set()
+            threading.Event().wait()
+        return before(*args)
+    return call
+patched.replace("attributes", make)
+signer = patched.signer()
+module, slot = signer._module, signer._slot
+def look(session):
+    find_signing_key(session, signer._uri, slot.token, None, direct=module.library.direct)
+sessions = [module.renew(slot) for _ in range(2)]
+first, second = (threading.Thread(target=look, args=(session,), daemon=True) for session in sessions)
+first.name = "hangs"
+first.start()
+print(hung.wait(20))
+second.start()
+second.join(20)
+print(first.is_alive(), second.is_alive())
+sys.stdout.flush()
+os._exit(0)
+"""
+    done = patched("-", "-c", code)
+    assert (done.out, done.err) == ("True\nTrue False\n", "")
+
+
 def test_more_keys_than_one_call_returns_are_all_seen(sign, patched):
     made = patched(
         "-",

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from hsmjwt.errors import BusyError, TokenError
+from hsmjwt.errors import BusyError, DeviceError, TokenError
 from hsmjwt.hsm.pool import Place, Pool
 
 PROXY = next(iter(glob.glob("/usr/lib*/*/p11-kit-proxy.so") + glob.glob("/usr/lib*/p11-kit-proxy.so")), None)
@@ -106,6 +106,43 @@ tell(look.handle == first._pool.place().session.handle, look is first._module.se
     assert threads(code) == [False, True, 2, []]
 
 
+SHARED = """
+import json, os, sys, patched
+from hsmjwt.hsm.uri import KeyUri
+module, login = patched.opened()
+slot = module.find_token(KeyUri())
+take = {
+    "log_in": lambda: module.log_in(slot, login),
+    "login": lambda: module.login(slot, login),
+    "session": lambda: module.session(slot),
+    "pool": lambda: module.pool(slot).place().session,
+}
+taken = {name: take[name]() for name in sys.argv[1].split()}
+signs = taken.pop("pool")
+print(json.dumps([signs.handle in {each.handle for each in taken.values() if each is not None}]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("order", "opened"),
+    [
+        ("log_in pool", 1),
+        ("login pool", 2),
+        ("login session pool", 2),
+        ("session login pool", 2),
+        ("session log_in pool", 2),
+        ("log_in session pool", 2),
+        ("log_in pool session", 2),
+        ("login pool session", 2),
+        ("pool session log_in", 3),
+    ],
+)
+def test_a_session_that_is_looked_with_never_signs_in_whatever_order_they_are_taken(patched, calls, order, opened):
+    done = patched(f"open@{calls.file}", "-c", SHARED, order)
+    assert (done.code, done.out, done.err) == (0, "[false]\n", "")
+    assert len(calls()) == opened
+
+
 def test_threads_that_come_and_go_open_no_more_sessions_than_sign_at_a_time(threads):
     code = """
 for number in range(30): together(2, lambda number: signer.sign(b"%d" % number, alg))
@@ -143,6 +180,19 @@ tell(len(sessions), calls["open"])
 """
     )
     assert threads(few, "3", code) == [3, 4, []]
+
+
+@pytest.mark.parametrize("code", ["0x31", "0x2", "0x6", "0x5", "0x30"])
+def test_where_a_token_fails_to_open_a_further_session_those_that_are_open_are_shared(threads, code):
+    failing = (
+        MEET
+        + """
+hooks["open"] = lambda before, *args: before(*args) if calls["open"] <= 3 else int(sys.argv[2], 0)
+together(8, lambda number: [signer.sign(b"%d" % number, alg) for _ in range(20)])
+tell(len(sessions), 4 <= calls["open"] < 20)
+"""
+    )
+    assert threads(failing, "3", code) == [3, True, []]
 
 
 @pytest.mark.parametrize("road", ROADS)
@@ -309,20 +359,37 @@ def test_a_place_whose_turn_is_over_comes_first():
     assert pool.place() is first
 
 
-def test_a_failure_to_open_is_told_and_the_next_thread_tries_again():
-    answers = iter([TokenError("gone"), "b"])
+def answering(*answers):
+    """Open a session each time, or fail to."""
+    left = iter(answers)
 
     def another():
-        answer = next(answers)
+        answer = next(left)
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    pool = Pool(Place("a", threading.Lock()), 2, another)
+    return another
+
+
+def test_that_the_token_is_gone_is_told_and_the_next_thread_tries_again():
+    pool = Pool(Place("a", threading.Lock()), 2, answering(TokenError("gone"), "b"))
     held(pool, 1)
     with pytest.raises(TokenError):
         pool.place()
     assert pool.place().session == "b"
+
+
+def test_after_a_failure_to_open_the_places_are_shared_and_later_one_more_is_opened():
+    pool = Pool(Place("a", threading.Lock()), 2, answering(DeviceError("failed"), "b"), pause=0)
+    held(pool, 1)
+    assert [pool.place().session for _ in range(2)] == ["a", "b"]
+
+
+def test_a_token_that_failed_to_open_a_session_is_not_asked_again_at_once():
+    pool = Pool(Place("a", threading.Lock()), 2, answering(DeviceError("failed"), "b"), pause=60)
+    held(pool, 1)
+    assert [pool.place().session for _ in range(20)] == ["a"] * 20
 
 
 def test_a_token_that_has_no_session_left_is_not_asked_again():

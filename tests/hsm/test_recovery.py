@@ -109,6 +109,43 @@ except KeyUnfitError as error:
     assert re.match(r"6 another key took the place of 'pkcs11:token=t1;.*object=k1", done.out), done
 
 
+def test_another_key_that_another_signer_found_meanwhile_is_refused(patched):
+    """What the second signer signs with is its own key, and never that of the first."""
+    code = """
+import patched
+from hsmjwt.errors import KeyUnfitError
+from hsmjwt.hsm import keygen
+from hsmjwt.hsm.objects import search
+from hsmjwt.hsm.signer import Pkcs11Signer
+from hsmjwt.hsm.uri import KeyUri
+from hsmjwt.jose.algorithms import ALGORITHMS
+from hsmjwt.verify import Verified
+alg = ALGORITHMS["RS256"]
+first = patched.signer()
+first.sign(b"x", alg)
+module, slot = first._module, first._slot
+session = module.session(slot, write=True)
+for key in search(session, KeyUri(), slot.token):
+    key.handle.destroy()
+keygen.generate(session, keygen.NewKey(keygen.KINDS["rsa:2048"], "k1", b"\x01"), slot.token, None)
+def attempt():
+    try:
+        Verified(first).sign(b"x", alg)
+    except KeyUnfitError as error:
+        print(error.exit_code, error.message)
+attempt()  # from now on nobody has the key that is gone
+second = Pkcs11Signer(module, slot, first._uri, first._login, lambda _: None)
+attempt()
+Verified(second).sign(b"x", alg)
+attempt()
+"""
+    done = patched("-", "-c", code)
+    assert (done.code, done.err) == (0, "")
+    told = done.out.splitlines()
+    assert len(told) == 3
+    assert all(re.match(r"6 another key took the place of 'pkcs11:token=t1;.*object=k1", line) for line in told), told
+
+
 def test_a_key_that_was_deleted_meanwhile_is_told_as_missing(patched):
     code = """
 import patched

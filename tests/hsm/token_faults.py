@@ -274,6 +274,38 @@ def tell(text):
     replace("attributes", make)
 
 
+def long(text):
+    """Say that an attribute of private keys is so long, in a search and alone: ATTRIBUTE:BYTES."""
+    attribute, _, length = text.partition(":")
+
+    def make(before):
+        def call(session, thing, template, count):
+            result = before(session, thing, template, count)
+            rows = ctypes.cast(template, ULONGS)
+            for row in range(count):
+                if rows[3 * row] == int(attribute, 0) and of_private(before, session, thing):
+                    rows[3 * row + 2] = int(length, 0)
+            return result
+
+        return call
+
+    replace("attributes", make)
+
+
+def endless(_):
+    """Find objects without an end."""
+
+    def make(before):
+        def call(session, batch, most, count):
+            result = before(session, batch, most, count)
+            ctypes.cast(count, ULONGS)[0] = most
+            return result
+
+        return call
+
+    replace("find", make)
+
+
 def context(code):
     """Answer to context-specific logins alone."""
 
@@ -330,6 +362,8 @@ FAULTS = {
     "unsaid": lambda attribute: untold(attribute, 0),
     "bulk": bulk,
     "tell": tell,
+    "long": long,
+    "endless": endless,
     "anyobject": any_object,
     "context": context,
     "readonly": read_only,
