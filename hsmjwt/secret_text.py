@@ -17,7 +17,7 @@ _NEVER = (
     ("\r", "holds a carriage return (\\r)", _ONE_LINE),
 )
 # C0, DEL and C1 (U+0085, next line, among them), and Unicode's separators of lines and paragraphs
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_CONTROL = "[\x00-\x1f\x7f-\x9f\u2028\u2029]"
 
 
 class Unfit(NamedTuple):
@@ -44,6 +44,6 @@ def text_of(raw: bytes, max_bytes: int) -> str | Unfit:
     for mark, what, hint in _NEVER:
         if mark in text:
             return Unfit(what, hint)
-    if _CONTROL.search(text):
+    if not text.isprintable() and re.search(_CONTROL, text):
         return Unfit("holds a control character", "type or save it again, without keys such as Tab, Escape or arrows")
     return text

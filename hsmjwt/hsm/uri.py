@@ -287,7 +287,7 @@ def _typed(name: str, value: str, shown: str) -> str | bytes | int | tuple[int, 
     if name == "id":
         return data
     text = data.decode("utf-8", "surrogateescape")
-    if re.search(_NOT_UTF8, text):
+    if not text.isascii() and re.search(_NOT_UTF8, text):
         raise UriError(f"{shown} is not UTF-8", hint="only an id may hold any byte; text is percent-encoded in UTF-8")
     if "\0" in text and name != "pin-value":  # the rules for PINs refuse that one
         raise UriError(f"{shown} holds a NUL", hint="only an id may hold any byte")

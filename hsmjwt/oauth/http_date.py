@@ -8,20 +8,17 @@ import re
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _DATE = r"(?P<day>[0-9]{1,2})[ -](?P<month>[a-z]{3})[ -](?P<year>(?:[0-9]{2}){1,2})"
 _TIME = r"(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-9]{2})"
-_FORMS = tuple(
-    re.compile(form, re.IGNORECASE)
-    for form in (
-        # Sun, 06 Nov 1994 08:49:37 GMT, and as RFC 850 had it: Sunday, 06-Nov-94 08:49:37 GMT
-        rf"[a-z]+, *{_DATE} {_TIME} (?:GMT|UTC)",
-        # Sun Nov  6 08:49:37 1994, as asctime has it
-        rf"[a-z]+ (?P<month>[a-z]{{3}}) +(?P<day>[0-9]{{1,2}}) {_TIME} (?P<year>[0-9]{{4}})",
-    )
+_FORMS = (
+    # Sun, 06 Nov 1994 08:49:37 GMT, and as RFC 850 had it: Sunday, 06-Nov-94 08:49:37 GMT
+    rf"(?i)[a-z]+, *{_DATE} {_TIME} (?:GMT|UTC)",
+    # Sun Nov  6 08:49:37 1994, as asctime has it
+    rf"(?i)[a-z]+ (?P<month>[a-z]{{3}}) +(?P<day>[0-9]{{1,2}}) {_TIME} (?P<year>[0-9]{{4}})",
 )
 
 
 def parse_http_date(text: str | None) -> float | None:
     """Return the Unix time of an HTTP date in any of its three forms, None where it is none."""
-    found = next((match for form in _FORMS if (match := form.fullmatch((text or "").strip()))), None)
+    found = next((match for form in _FORMS if (match := re.fullmatch(form, (text or "").strip()))), None)
     if found is None or found["month"].lower() not in _MONTHS:
         return None
     year = int(found["year"])

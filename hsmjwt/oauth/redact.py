@@ -27,21 +27,19 @@ _LOOKED_AT = 16 * 1024  # characters of a body that are looked at for the first 
 _MOST_SECRET = 256 * 1024  # characters to compare with; each becomes a dozen pieces, and a token has a third of it
 _SHORTEST = 4  # characters of a secret in an answer; less is a word that its text may hold anyhow
 _PIECE = 8  # characters of something we sent that give it away: servers cut what they quote
-_JWT = re.compile(r"(?:eyJ|eyAi|ewog|ewoJ|ew0K)[A-Za-z0-9_-]{4,}(?:\.[A-Za-z0-9_-]*)*")
-_ASSIGNED = re.compile(
-    rf"""(?P<name>{SECRET_NAMES}["'\]\s]*(?:=>|[:=])\s*)
-         (?: "(?:[^"\\]|\\.)*+"? | '(?:[^'\\]|\\.)*+'?
-           | (?<=[:=])[^\s&,;<>"'}}\])]+ | (?=\S*\d)[^\s&,;<>"'}}\])]{{6,}} )""",  # prose follows a colon and a blank
-    re.IGNORECASE | re.VERBOSE | re.DOTALL,
-)
-_FOLLOWED = re.compile(rf"(?P<name>{SECRET_NAMES}\s+[\"'(]?)(?=\S*\d)[\w.~+/=-]{{12,}}", re.IGNORECASE)
-_TOKEN_NAME = re.compile(r"(?:access|refresh|id)[_-]?token", re.IGNORECASE)
-_TOKEN_ASSIGNED = re.compile(r"(?:access|refresh|id)[_-]?token[\"'\]\s]*(?:=>|[:=>])", re.IGNORECASE)
-_UUID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", re.IGNORECASE)
-_RUN = re.compile(r"[A-Za-z0-9_+/=~-]{20,}")
-_SHORT_RUN = re.compile(r"[A-Za-z0-9_+/=~-]{10,}")
-_WORD = re.compile(r"[A-Za-z]*[0-9]*")
-_HUMP = re.compile(r"[a-z][A-Z]")
+# Compiled when they are needed, which is not in every run.
+_JWT = r"(?:eyJ|eyAi|ewog|ewoJ|ew0K)[A-Za-z0-9_-]{4,}(?:\.[A-Za-z0-9_-]*)*"
+_ASSIGNED = rf"""(?ixs)(?P<name>{SECRET_NAMES}["'\]\s]*(?:=>|[:=])\s*)
+  (?: "(?:[^"\\]|\\.)*+"? | '(?:[^'\\]|\\.)*+'?
+    | (?<=[:=])[^\s&,;<>"'}}\])]+ | (?=\S*\d)[^\s&,;<>"'}}\])]{{6,}} )"""  # prose follows a colon and a blank
+_FOLLOWED = rf"(?i)(?P<name>{SECRET_NAMES}\s+[\"'(]?)(?=\S*\d)[\w.~+/=-]{{12,}}"
+_TOKEN_NAME = r"(?i)(?:access|refresh|id)[_-]?token"
+_TOKEN_ASSIGNED = r"(?i)(?:access|refresh|id)[_-]?token[\"'\]\s]*(?:=>|[:=>])"
+_UUID = r"(?i)\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"
+_RUN = r"[A-Za-z0-9_+/=~-]{20,}"
+_SHORT_RUN = r"[A-Za-z0-9_+/=~-]{10,}"
+_WORD = r"[A-Za-z]*[0-9]*"
+_HUMP = r"[a-z][A-Z]"
 
 
 def excerpt(text: str, sent: Sequence[str] = (), *, limit: int = SHOWN, wary: bool = False) -> str:
@@ -95,7 +93,7 @@ def _masked(value: object, spellings: Sequence[str], *, wary: bool, hide: bool =
 
 def _before_token(text: str, *, wary: bool) -> str:
     """Return `text` up to where it seems to name an access token, if it does: what follows cannot be parsed."""
-    found = (_TOKEN_NAME if wary else _TOKEN_ASSIGNED).search(text)
+    found = re.search(_TOKEN_NAME if wary else _TOKEN_ASSIGNED, text)
     if found:
         return text[: found.start()] + HIDDEN
     return HIDDEN if wary and text and not re.search(r"[\s<{\[]", text) else text
@@ -103,17 +101,19 @@ def _before_token(text: str, *, wary: bool) -> str:
 
 def _redacted(text: str, spellings: Sequence[str], *, wary: bool) -> str:
     text = _without(text, spellings)
-    text = _JWT.sub(HIDDEN, text)
-    text = _ASSIGNED.sub(rf"\g<name>{HIDDEN}", text)
-    text = _FOLLOWED.sub(rf"\g<name>{HIDDEN}", text)
-    return (_SHORT_RUN if wary else _RUN).sub(lambda run: HIDDEN if _random(run[0]) else run[0], text)
+    text = re.sub(_JWT, HIDDEN, text)
+    text = re.sub(_ASSIGNED, rf"\g<name>{HIDDEN}", text)
+    text = re.sub(_FOLLOWED, rf"\g<name>{HIDDEN}", text)
+    return re.sub(_SHORT_RUN if wary else _RUN, lambda run: HIDDEN if _random(run[0]) else run[0], text)
 
 
 def _random(run: str) -> bool:
     """Tell whether a run of token characters looks random; a UUID (servers name an incident so) and words do not."""
-    words = re.split(r"[_+/=~-]+", _UUID.sub("-", run))
+    words = re.split(r"[_+/=~-]+", re.sub(_UUID, "-", run))
     return any(
-        _WORD.fullmatch(word) is None or len(_HUMP.findall(word)) > max(2, len(word) // 4) for word in words if word
+        re.fullmatch(_WORD, word) is None or len(re.findall(_HUMP, word)) > max(2, len(word) // 4)
+        for word in words
+        if word
     )
 
 
