@@ -10,6 +10,7 @@ import gc
 import importlib
 import json
 import os
+import pkgutil
 import subprocess
 import sys
 import tempfile
@@ -20,11 +21,9 @@ from typing import Any
 from cli import places
 from cli.places import Step
 
-LATER = (
-    *("hsmjwt.cli.typed", "hsmjwt.custody", "hsmjwt.oauth.transport", "hsmjwt.softhsm", "hsmjwt.verify"),
-    *("idna", "encodings.idna", "traceback"),
-)
-"""What commands load where they need it, and a user who may not read the interpreter's folder could not."""
+LATER = ("idna", "encodings.idna", "traceback")
+"""What is loaded from elsewhere when it is needed, and a user who may not read the interpreter's folder could not."""
+NEVER = ("hsmjwt.__main__", "hsmjwt.demo")  # the one runs at once, the other takes long and needs what a user may lack
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -77,10 +76,14 @@ class Forks:
 
 def serve(requests: int, answers: int) -> None:
     places.prepare()
-    from hsmjwt.cli.gate import VERBS
+    import hsmjwt
+    from hsmjwt.oauth import provider
 
-    for path in (*VERBS.values(), *LATER):
+    ours = {each.name for each in pkgutil.walk_packages(hsmjwt.__path__, "hsmjwt.")} - set(NEVER)
+    for path in (*sorted(ours), *LATER):
         importlib.import_module(path)
+    for name in provider.names():
+        provider.load(name)
     gc.freeze()  # or each fork copies what the collector touches
     with open(requests) as lines, open(answers, "w") as out:
         for line in lines:
