@@ -84,6 +84,9 @@ def serve(requests: int, answers: int) -> None:
         importlib.import_module(path)
     for name in provider.names():
         provider.load(name)
+    from hsmjwt.cli import gate, typed
+
+    typed.parse({"sign": gate.declared("sign")}, ["sign", "--iss", "i"])  # typer loads some of itself as it goes
     gc.freeze()  # or each fork copies what the collector touches
     with open(requests) as lines, open(answers, "w") as out:
         for line in lines:
