@@ -71,8 +71,12 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 def names() -> list[str]:
     """Return the names of the built-in providers, sorted."""
-    files = (name.removesuffix(".toml") for name in os.listdir(_FOLDER) if name.endswith(".toml"))
-    return sorted(files)
+    return list(_names())
+
+
+@functools.cache
+def _names() -> tuple[str, ...]:
+    return tuple(sorted(name.removesuffix(".toml") for name in os.listdir(_FOLDER) if name.endswith(".toml")))
 
 
 @functools.cache
