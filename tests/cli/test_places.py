@@ -43,7 +43,6 @@ OTHERS = {
     "softhsm init": ("softhsm", "init", "--dir", "soft"),
     "softhsm env": ("softhsm", "env", "--dir", "soft"),
     "softhsm remove": ("softhsm", "remove", "--dir", "soft"),
-    "version": ("--version", "--json"),
 }
 
 
