@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 
+_stopped: list[int] = []  # the signal that was heeded
+
+
 def entry() -> "NoReturn":
     """Run the command line of this process and end it."""
     heeded = _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler  # a shell's background job ignores it
@@ -60,10 +63,13 @@ def entry() -> "NoReturn":
 
 
 def _stop(number: int, _frame: "FrameType | None") -> None:
-    """Raise once; a second signal ends the process without more ado."""
+    """Raise once; a second signal of either kind ends the process by itself, wherever the first one has got to."""
     from hsmjwt.cli.ends import StoppedError
 
-    _signal.signal(number, _signal.SIG_DFL)
+    _signal.signal(number, _signal.SIG_DFL)  # not the other one's: that may wait for its turn already
+    if _stopped:
+        os.kill(os.getpid(), number)
+    _stopped.append(number)
     raise KeyboardInterrupt if number == _signal.SIGINT else StoppedError
 
 

@@ -58,7 +58,8 @@ def _line(fd: int) -> str:
     typed = b""
     while not typed.endswith(b"\n") and len(typed) < _LONGEST:
         more = os.read(fd, 512)
-        if not more:
+        if not more:  # Ctrl-D, or a terminal that went away, which then tells nothing any more
+            termios.tcgetattr(fd)
             break
         typed += more
     return typed.decode("utf-8", "surrogateescape").removesuffix("\n")
