@@ -14,6 +14,17 @@ class StoppedError(BaseException):
     """SIGTERM: raised in the main thread, so that it ends like Ctrl-C does."""
 
 
+def heed_lost(unraisable: object) -> bool:
+    """End by the signal whose exception was raised in a callback, where nobody can catch it; else return False."""
+    error = getattr(unraisable, "exc_value", None)
+    if not isinstance(error, KeyboardInterrupt | StoppedError):
+        return False
+    number = _signal.SIGINT if isinstance(error, KeyboardInterrupt) else _signal.SIGTERM
+    _signal.signal(number, _signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    return True
+
+
 def become(command: list[str], environ: dict[str, str]) -> None:
     """Replace this process by a command, found on the PATH of `environ`, with the signals as a shell hands them over.
 

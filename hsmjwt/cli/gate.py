@@ -54,15 +54,12 @@ def gate(argv: Sequence[str]) -> int:
         return error.exit_code
     except ClosedPipeError:
         return _CLOSED_PIPE
-    except KeyboardInterrupt:
-        run.deadline.abandon()
-        console.error(_Interrupted("interrupted"))
-        return INTERRUPTED
-    except StoppedError:
-        run.deadline.abandon()
-        console.error(_Terminated("terminated"))
-        return TERMINATED
+    except (KeyboardInterrupt, StoppedError) as stop:
+        return _stopped(stop, run)
     except Exception as error:  # noqa: BLE001 - the last line of defence: a traceback could show secrets
+        behind = _behind(error)
+        if behind is not None:
+            return _stopped(behind, run)
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
             console.error(BusyError("no file can be opened any more", hint="ulimit -n allows this process too few"))
             return BusyError.exit_code
@@ -109,6 +106,22 @@ def _run(argv: list[str], run: Run) -> int:
     from hsmjwt.cli.usage import unknown_verb
 
     raise unknown_verb(argv, VERBS)
+
+
+def _behind(error: BaseException | None) -> BaseException | None:
+    """Return the Ctrl-C or SIGTERM that an error was made of: what is raised while a class is made comes so."""
+    while error is not None and not isinstance(error, KeyboardInterrupt | StoppedError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _stopped(stop: BaseException, run: Run) -> int:
+    run.deadline.abandon()
+    if isinstance(stop, KeyboardInterrupt):
+        run.console.error(_Interrupted("interrupted"))
+        return INTERRUPTED
+    run.console.error(_Terminated("terminated"))
+    return TERMINATED
 
 
 class _Interrupted(HsmjwtError):

@@ -20,12 +20,16 @@ _stopped: list[int] = []  # the signal that was heeded
 def entry() -> "NoReturn":
     """Run the command line of this process and end it."""
     heeded = _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler  # a shell's background job ignores it
-    if heeded:
-        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # while nothing is there to clean up, no traceback either
+    try:
+        if heeded:
+            _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # while nothing is there to clean up, no traceback either
+    except KeyboardInterrupt:  # in this very instruction
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+        os.kill(os.getpid(), _signal.SIGINT)
     answered = quick.answer(sys.argv[1:], __version__)
     if isinstance(answered, int):
         os._exit(answered)
-    from hsmjwt.cli.ends import INTERRUPTED, TERMINATED, StoppedError, become
+    from hsmjwt.cli.ends import INTERRUPTED, TERMINATED, StoppedError, become, heed_lost
 
     if answered is not None:
         try:
@@ -38,6 +42,7 @@ def entry() -> "NoReturn":
     from hsmjwt.cli.gate import gate
 
     code = None
+    sys.unraisablehook = lambda lost: heed_lost(lost) or sys.__unraisablehook__(lost)
     try:
         if heeded:
             _signal.signal(_signal.SIGINT, _stop)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from hsmjwt import deadline as deadlines
+from hsmjwt.cli.ends import heed_lost
 from hsmjwt.cli.output import Console
 from hsmjwt.deadline import Deadline
 from hsmjwt.errors import UsageError
@@ -43,7 +44,7 @@ class Run:
         """
         self.console.divert()
         # python-pkcs11 has raised an error, and reports it once more when it clears up after a search (Cython, by both)
-        sys.unraisablehook, sys.excepthook = _silent, _silent
+        sys.unraisablehook, sys.excepthook = heed_lost, _silent
         return deadlines.run(call, self.deadline, self.console.notice)
 
     def read(self, path: str, most: int, *, what: str, hint: str) -> bytes:
