@@ -19,13 +19,7 @@ _stopped: list[int] = []  # the signal that was heeded
 
 def entry() -> "NoReturn":
     """Run the command line of this process and end it."""
-    heeded = _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler  # a shell's background job ignores it
-    try:
-        if heeded:
-            _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # while nothing is there to clean up, no traceback either
-    except KeyboardInterrupt:  # in this very instruction
-        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
-        os.kill(os.getpid(), _signal.SIGINT)
+    heeded = _leave_interrupts_to_the_system()
     answered = quick.answer(sys.argv[1:], __version__)
     if isinstance(answered, int):
         os._exit(answered)
@@ -65,6 +59,26 @@ def entry() -> "NoReturn":
         os.kill(os.getpid(), _signal.SIGINT)
     # Nothing is finalised: a thread may still be inside the module, and a module's own code may crash at exit.
     os._exit(code)
+
+
+def _leave_interrupts_to_the_system() -> bool:
+    """Tell whether Ctrl-C is heeded at all, and let it end the process at once while there is nothing to clean up.
+
+    SIGINT is blocked first: what came before raises here, once, and no other one can strike before the end of this.
+    """
+    mask = None
+    try:
+        mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGINT,))
+    except KeyboardInterrupt:
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGINT,))
+        os.kill(os.getpid(), _signal.SIGINT)
+    heeded = _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler  # a shell's background job ignores it
+    if heeded:
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    if mask is not None:
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
+    return heeded
 
 
 def _stop(number: int, _frame: "FrameType | None") -> None:

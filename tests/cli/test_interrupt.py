@@ -25,8 +25,9 @@ try:
     os.write(int(sys.argv.pop(1)), b"x")
     entry()
 except KeyboardInterrupt as early:
-    if early.__traceback__.tb_next:  # it was not here, where nothing of ours runs yet
-        raise
+    there = early.__traceback__.tb_next
+    if there and (there.tb_next or there.tb_lineno != entry.__code__.co_firstlineno):
+        raise  # it was not here, nor at the call itself, where nothing of ours runs yet
     signal.signal(2, signal.SIG_DFL)
     os.kill(os.getpid(), 2)
 """
