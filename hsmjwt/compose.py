@@ -343,7 +343,7 @@ def warn_of_retirement(profile: Profile, around: Surroundings) -> float | None:
 
 def load_public(data: bytes, *, certified: bool = False) -> PublicKey:
     """Read a public key or the key of a certificate from a file's bytes; nothing but a certificate if `certified`."""
-    from hsmjwt import x509
+    from hsmjwt.x509 import public as x509
 
     return x509.load_certified(data) if certified else x509.load_public(data)
 
@@ -358,14 +358,14 @@ def judge(parts: Parts, key: PublicKey, **wanted: Any) -> Verdict:
 
 def public_pem(key: PublicKey) -> str:
     """Return a public key as PEM."""
-    from hsmjwt import x509
+    from hsmjwt.x509 import public as x509
 
     return x509.spki_pem(key)
 
 
 def public_der(key: PublicKey) -> bytes:
     """Return a public key as DER."""
-    from hsmjwt import x509
+    from hsmjwt.x509 import public as x509
 
     return x509.spki_der(key)
 

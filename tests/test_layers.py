@@ -22,7 +22,7 @@ ONE_PLACE = {  # which library is imported where, and nowhere else
     "pkcs11": {"hsm.binding"},
     "requests": {"oauth.transport", "oauth.tls"},
     "urllib3": {"oauth.transport"},
-    "asn1crypto": {"x509"},
+    "asn1crypto": {"x509.der", "x509.public"},
     "cryptography": {"verify"},
     "typer": {"cli.typed"},
     "rich": {"cli.output"},

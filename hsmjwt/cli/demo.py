@@ -136,7 +136,8 @@ class _Walk:
         self._environ = {"HOME": folder, "XDG_RUNTIME_DIR": folder, "XDG_STATE_HOME": os.path.join(folder, "state")}
 
     def go(self, port: int, *, serve: bool, keep: bool) -> None:
-        from hsmjwt import custody, demo
+        from hsmjwt import demo
+        from hsmjwt.custody import keys as custody
         from hsmjwt.hsm.keygen import parse_new_key
 
         wait = self._run.wait

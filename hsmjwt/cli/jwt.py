@@ -116,7 +116,7 @@ def verify(run: Run, *, jwt: Jwt, keyfile: KeyFile, wanted: Wanted, device: Devi
         return _tell(run, parts, verdict, path if used is None else f"{path}, {used.name}", json_too=shared.json)
     key: PublicKey | str
     if flag is None:
-        from hsmjwt import custody
+        from hsmjwt.custody import keys as custody
 
         settings = devices.load_settings(shared)
         choice = devices.choose(run, settings, device, missing="--key, --public-key, --certificate or --jwks names one")
@@ -169,7 +169,7 @@ def _set_in(run: Run, path: str) -> KeySet:
 
 def _key_in(run: Run, path: str, *, certified: bool) -> PublicKey | str:
     """Return the public key in a file, or the name of its type where that is none which this version takes."""
-    from hsmjwt.x509 import OtherKeyTypeError
+    from hsmjwt.x509.public import OtherKeyTypeError
 
     try:
         return devices.read_public(run, path, certified=certified)

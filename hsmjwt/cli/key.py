@@ -56,7 +56,7 @@ Examples:
 @command(_LIST, device=Place, shared=Shared)
 def list_keys(run: Run, *, device: Place, shared: Shared) -> None:
     """List keys."""
-    from hsmjwt import custody
+    from hsmjwt.custody import keys as custody
 
     run.limit(shared.timeout)
     settings = devices.load_settings(shared)
@@ -98,7 +98,7 @@ def generate(
     shared: Patient,
 ) -> None:
     """Make a key."""
-    from hsmjwt import custody
+    from hsmjwt.custody import keys as custody
     from hsmjwt.hsm.keygen import parse_new_key
 
     run.limit(shared.timeout, _GENERATE_TIMEOUT)
@@ -125,7 +125,7 @@ def generate(
 @command(_SHOW, "named", device=Device, shared=Shared)
 def show(run: Run, *, named: KeyArgument = None, device: Device, shared: Shared) -> None:
     """Show a key."""
-    from hsmjwt import custody
+    from hsmjwt.custody import keys as custody
 
     about = _read(run, named, device, shared, custody.show_key)
     if shared.json:
@@ -150,7 +150,7 @@ def export(
     shared: Shared,
 ) -> None:
     """Print a public key."""
-    from hsmjwt import custody
+    from hsmjwt.custody import keys as custody
 
     if pem + der + jwk > 1:
         raise UsageError("several forms are asked for at once", hint="one of --pem, --der, --jwk")

@@ -88,7 +88,7 @@ def signer(deadline=30.0, say=lambda _: None, rules=None):
 def serve():
     """Fork a process for each request, a line of JSON, and answer with its exit code; returns in the new process."""
     import hsmjwt.cli.sign
-    import hsmjwt.custody
+    import hsmjwt.custody.keys
     import hsmjwt.hsm.signer
     import hsmjwt.verify  # noqa: F401 - what a command would import, once for all
 

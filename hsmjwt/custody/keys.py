@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 
-from hsmjwt import x509
 from hsmjwt.compose import DeviceChoice, Devices
 from hsmjwt.errors import HsmjwtError, KeyNotFoundError, KeyUnfitError
 from hsmjwt.guard.policy import SELF_TEST
@@ -21,6 +20,7 @@ from hsmjwt.jose.algorithms import by_default
 from hsmjwt.jose.jwk import thumbprint
 from hsmjwt.jose.keys import PublicKey
 from hsmjwt.verify import Verified
+from hsmjwt.x509 import public as x509
 
 
 def list_keys(devices: Devices, choice: DeviceChoice) -> list[dict[str, Any]]:

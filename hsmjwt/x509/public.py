@@ -6,25 +6,35 @@ PEM (RFC 7468).
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
-import re
-from typing import NamedTuple, NoReturn, assert_never
+from typing import NoReturn, assert_never
 
-from asn1crypto import keys, parser
+from asn1crypto import keys
 
 from hsmjwt.errors import UsageError
 from hsmjwt.jose.encoding import quoted
 from hsmjwt.jose.keys import CURVES, Curve, EcKey, PointFault, PublicKey, RsaKey, curve_of, read_point
+from hsmjwt.x509.der import (
+    BIT_STRING,
+    INTEGER,
+    OID,
+    SEQUENCE,
+    DerFault,
+    Node,
+    PemFault,
+    armoured,
+    blocks,
+    body_der,
+    children,
+    is_der,
+    only,
+    sequence,
+)
 
-_MARKER = re.compile(rb"-----(BEGIN|END) ([A-Z0-9 ]{1,40})-----")
 _LABELS = ("PUBLIC KEY", "RSA PUBLIC KEY", "CERTIFICATE")
 _MAX_BITS = 16384  # what OpenSSL verifies with; more is no key that anybody made to use
 _MAX_DER = 32768  # bytes; asn1crypto's reader takes quadratic time over tags that are made for it
-_MAX_CHILDREN = 16  # of a SEQUENCE here: a certificate's has ten
 
-_INTEGER, _BIT_STRING, _OID, _SEQUENCE = 2, 3, 6, 16
 _KINDS = {
     "ec": "an EC key",
     "ed25519": "an Ed25519 key",
@@ -53,14 +63,6 @@ _OF_REQUEST = "openssl req -in FILE -noout -pubkey prints the public key"
 _OF_SSH = "ssh-keygen -e -m PKCS8 -f FILE prints the public half as PEM"
 
 
-class _Node(NamedTuple):
-    """One DER value: the number of its tag, negative where the tag is not a universal one, and both of its lengths."""
-
-    tag: int
-    content: bytes
-    whole: bytes
-
-
 class OtherKeyTypeError(UsageError):
     """A public key that can be read, of a type that this version does not take; `kind` is the type's name."""
 
@@ -68,10 +70,6 @@ class OtherKeyTypeError(UsageError):
         """Keep the message and the type."""
         super().__init__(message, hint=hint)
         self.kind = kind
-
-
-class _NoDer(ValueError):
-    """Bytes that are not what they are read as."""
 
 
 def spki_der(key: PublicKey) -> bytes:
@@ -95,9 +93,7 @@ def _numbers(key: RsaKey) -> keys.RSAPublicKey:
 
 def spki_pem(key: PublicKey) -> str:
     """Return the key as PEM `PUBLIC KEY`: lines of 64 characters, each ended by LF, the last one too (RFC 7468)."""
-    text = base64.b64encode(spki_der(key)).decode("ascii")
-    lines = [text[at : at + 64] for at in range(0, len(text), 64)]
-    return "\n".join(["-----BEGIN PUBLIC KEY-----", *lines, "-----END PUBLIC KEY-----", ""])
+    return armoured("PUBLIC KEY", spki_der(key))
 
 
 def spki_sha256(key: PublicKey) -> bytes:
@@ -119,12 +115,12 @@ def load_public(data: bytes) -> PublicKey:
     the same. Raises UsageError that names what is there instead, private and encrypted keys among it, and repeats no
     content; OtherKeyTypeError where that is a public key of another type.
     """
-    if data[:1] == b"\x30" and not _MARKER.search(data):  # a SEQUENCE, and not text that begins with a 0
+    if is_der(data):  # a SEQUENCE, and not text that begins with a 0
         return _key_of_der(data)
-    blocks = _blocks(data)
+    found_blocks = _blocks(data)
     found: set[PublicKey] = set()
     certificates = 0
-    for label, body in blocks:
+    for label, body in found_blocks:
         if label not in _LABELS:
             continue
         if label == "CERTIFICATE":
@@ -135,15 +131,15 @@ def load_public(data: bytes) -> PublicKey:
     if len(found) > 1:
         _refuse(f"there are {len(found)} different keys, where one belongs")
     if not found:
-        _refuse_other(data, blocks)
+        _refuse_other(data, found_blocks)
     return found.pop()
 
 
 def load_certified(data: bytes) -> PublicKey:
     """Return the public key of the certificate in a file's bytes; raises what `load_public` raises, and for none."""
     key = load_public(data)
-    if data[:1] == b"\x30" and not _MARKER.search(data):
-        labels = {_label_of([part.tag for part in _children(_sequence(_only(data)))])}
+    if is_der(data):
+        labels = {_label_of([part.tag for part in children(sequence(only(data)))])}
     else:
         labels = {label for label, _ in _blocks(data)}
     if "CERTIFICATE" not in labels:
@@ -156,33 +152,22 @@ def _refuse(what: str, hint: str | None = None) -> NoReturn:
 
 
 def _blocks(data: bytes) -> list[tuple[str, bytes]]:
-    """Return label and body of each PEM block, in linear time whatever the data."""
-    blocks = []
-    begun: tuple[bytes, int] | None = None
-    for marker in _MARKER.finditer(data):
-        word, label = marker.groups()
-        if word == b"BEGIN" and begun is None:
-            begun = label, marker.end()
-        elif word == b"END" and begun is not None and begun[0] == label:
-            blocks.append((label.decode("ascii"), data[begun[1] : marker.start()]))
-            begun = None
-        else:
-            _refuse(f"the PEM line {marker[0].decode('ascii')} stands where it does not belong")
-    if begun is not None:
-        _refuse(f"the PEM block {begun[0].decode('ascii')} is cut short: it has no END line")
-    return blocks
+    try:
+        return blocks(data)
+    except PemFault as error:
+        _refuse(str(error))
 
 
-def _refuse_other(data: bytes, blocks: list[tuple[str, bytes]]) -> NoReturn:
+def _refuse_other(data: bytes, found: list[tuple[str, bytes]]) -> NoReturn:
     """Name what is there instead of a public key."""
-    for label, body in blocks:
+    for label, body in found:
         if label.endswith("PRIVATE KEY"):
             if label == "OPENSSH PRIVATE KEY":
                 _refuse("it is a private key in OpenSSH's own format", _OF_SSH)
             encrypted = label.startswith("ENCRYPTED") or b"ENCRYPTED" in body
             _refuse(f"it is {'an encrypted' if encrypted else 'a'} private key", _PUBLIC_HALF)
-    if blocks:
-        names = sorted({label for label, _ in blocks})
+    if found:
+        names = sorted({label for label, _ in found})
         hint = _OF_REQUEST if "CERTIFICATE REQUEST" in names else f"blocks that hold one are {', '.join(_LABELS)}"
         _refuse(f"it is PEM of {', '.join(names)}", hint)
     text = data.removeprefix(b"\xef\xbb\xbf").lstrip()
@@ -198,11 +183,10 @@ def _refuse_other(data: bytes, blocks: list[tuple[str, bytes]]) -> NoReturn:
 
 
 def _key_of_block(label: str, body: bytes) -> PublicKey:
-    text = b"".join(body.replace(b"\\r", b"").replace(b"\\n", b"").split())
     try:
-        der = binascii.a2b_base64(text, strict_mode=True)
-    except binascii.Error:
-        _refuse(f"the PEM block {label} is not base64")
+        der = body_der(label, body)
+    except PemFault as error:
+        _refuse(str(error))
     return _key_of_der(der, label)
 
 
@@ -211,15 +195,15 @@ def _key_of_der(der: bytes, label: str | None = None) -> PublicKey:
     if len(der) > _MAX_DER:
         _refuse(f"{len(der)} bytes are too many for a key or a certificate, {_MAX_DER} are the limit")
     try:
-        parts = _children(_sequence(_only(der)))
+        parts = children(sequence(only(der)))
         if label is None:
             label = _label_of([part.tag for part in parts])
         if label == "CERTIFICATE":
-            parts = _children(_spki_of_certificate(parts))
+            parts = children(_spki_of_certificate(parts))
         if label == "RSA PUBLIC KEY":
             return _rsa(parts)
         return _key_of_spki(parts)
-    except _NoDer:
+    except DerFault:
         _refuse(f"the {'DER' if label is None else label} is damaged or not what it says it is")
 
 
@@ -238,39 +222,39 @@ def _label_of(shape: list[int]) -> str:
             _refuse("it is a private key", _PUBLIC_HALF)
         case [2, 16] | [2, 16, 16]:
             _refuse("it is a PKCS#12 file", "openssl pkcs12 -in FILE -nokeys prints its certificate")
-    raise _NoDer
+    raise DerFault
 
 
-def _spki_of_certificate(parts: list[_Node]) -> _Node:
+def _spki_of_certificate(parts: list[Node]) -> Node:
     """Return subjectPublicKeyInfo (RFC 5280, section 4.1): the sixth field after a version that may be absent."""
-    fields = _children(_sequence(parts[0])) if parts else []
-    if [field.tag for field in fields] == [_INTEGER, _SEQUENCE, _SEQUENCE, -1]:  # RFC 2986, section 4.1
+    fields = children(sequence(parts[0])) if parts else []
+    if [field.tag for field in fields] == [INTEGER, SEQUENCE, SEQUENCE, -1]:  # RFC 2986, section 4.1
         _refuse("it is a certificate request", _OF_REQUEST)
     at = 6 if fields and fields[0].tag < 0 else 5
     if len(fields) <= at:
-        raise _NoDer
-    return _sequence(fields[at])
+        raise DerFault
+    return sequence(fields[at])
 
 
-def _key_of_spki(parts: list[_Node]) -> PublicKey:
-    if [part.tag for part in parts] != [_SEQUENCE, _BIT_STRING]:
-        raise _NoDer
-    algorithm = _children(parts[0])
-    if not algorithm or algorithm[0].tag != _OID:
-        raise _NoDer
+def _key_of_spki(parts: list[Node]) -> PublicKey:
+    if [part.tag for part in parts] != [SEQUENCE, BIT_STRING]:
+        raise DerFault
+    algorithm = children(parts[0])
+    if not algorithm or algorithm[0].tag != OID:
+        raise DerFault
     name = _name(keys.PublicKeyAlgorithmId, algorithm[0])
     curve = curve_of(algorithm[1].whole) if name == "ec" and len(algorithm) == 2 else None  # its OID and the curve's
     if name != "rsa" and curve is None:
         raise _other_type(name, algorithm)
     if parts[1].content[:1] != b"\0":  # bits that are not used, of which whole bytes have none
-        raise _NoDer
+        raise DerFault
     bits = parts[1].content[1:]
-    return _rsa(_children(_sequence(_only(bits)))) if curve is None else _ec(curve, bits)
+    return _rsa(children(sequence(only(bits)))) if curve is None else _ec(curve, bits)
 
 
-def _other_type(name: str, algorithm: list[_Node]) -> OtherKeyTypeError:
+def _other_type(name: str, algorithm: list[Node]) -> OtherKeyTypeError:
     kind = _KINDS.get(name, f"a key of the type {quoted(name)}")
-    if name == "ec" and len(algorithm) > 1 and algorithm[1].tag == _OID:
+    if name == "ec" and len(algorithm) > 1 and algorithm[1].tag == OID:
         kind += f" ({quoted(_name(keys.NamedCurve, algorithm[1]))[1:-1]})"
     return OtherKeyTypeError(
         f"no public key can be read: it is {kind}, and this version takes RSA and P-256 keys only",
@@ -285,16 +269,16 @@ def _ec(curve: Curve, point: bytes) -> EcKey:
         _refuse(str(error), None if point[:1] == b"\x04" else _OF_POINT)
 
 
-def _name(kind: type[keys.PublicKeyAlgorithmId | keys.NamedCurve], node: _Node) -> str:
+def _name(kind: type[keys.PublicKeyAlgorithmId | keys.NamedCurve], node: Node) -> str:
     try:
         return str(kind.load(node.whole, strict=True).native)
     except (ValueError, TypeError, IndexError) as error:
-        raise _NoDer from error
+        raise DerFault from error
 
 
-def _rsa(parts: list[_Node]) -> RsaKey:
-    if [part.tag for part in parts] != [_INTEGER, _INTEGER]:
-        raise _NoDer
+def _rsa(parts: list[Node]) -> RsaKey:
+    if [part.tag for part in parts] != [INTEGER, INTEGER]:
+        raise DerFault
     n, e = (int.from_bytes(part.content, "big", signed=True) for part in parts)
     if n < 0:
         _refuse("its modulus is negative: whoever wrote the file left out a zero byte")
@@ -303,36 +287,3 @@ def _rsa(parts: list[_Node]) -> RsaKey:
     if not (3 <= e < n and n % 2 and e % 2):  # RFC 8017, section 3.1
         _refuse("its numbers are no RSA key")
     return RsaKey(n, e)
-
-
-def _only(data: bytes) -> _Node:
-    """Return the one DER value that `data` is, nothing behind it."""
-    nodes = _values(data, 1)
-    if len(nodes) != 1:
-        raise _NoDer
-    return nodes[0]
-
-
-def _sequence(node: _Node) -> _Node:
-    if node.tag != _SEQUENCE:
-        raise _NoDer
-    return node
-
-
-def _children(node: _Node) -> list[_Node]:
-    return _values(node.content, _MAX_CHILDREN)
-
-
-def _values(data: bytes, limit: int) -> list[_Node]:
-    nodes: list[_Node] = []
-    while data:
-        if len(nodes) == limit:
-            raise _NoDer
-        try:
-            class_, _, tag, header, content, trailer = parser.parse(data)
-        except (ValueError, RecursionError) as error:  # RecursionError: lengths left open, one in the other
-            raise _NoDer from error
-        size = len(header) + len(content) + len(trailer)
-        nodes.append(_Node(tag if class_ == 0 else -1, content, data[:size]))
-        data = data[size:]
-    return nodes

@@ -1,0 +1,1 @@
+"""What consoles, openssl and certification authorities take and give: public keys, certificates, requests."""
