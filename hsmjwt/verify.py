@@ -11,15 +11,23 @@ from typing import TypeAlias, assert_never
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa, utils
 
 from hsmjwt.errors import DeviceError, KeyUnfitError
 from hsmjwt.jose.algorithms import Algorithm
 from hsmjwt.jose.jws import Signer
-from hsmjwt.jose.keys import CURVES, EcKey, PublicKey, RsaKey, signature_bytes
+from hsmjwt.jose.keys import CURVES, EcKey, OkpKey, PublicKey, RsaKey, signature_bytes
 
-_HASHES: dict[str, hashes.HashAlgorithm] = {"sha256": hashes.SHA256()}
-_CURVES: dict[str, ec.EllipticCurve] = {"P-256": ec.SECP256R1()}
+_HASHES: dict[str, hashes.HashAlgorithm] = {
+    "sha256": hashes.SHA256(),
+    "sha384": hashes.SHA384(),
+    "sha512": hashes.SHA512(),
+}
+_CURVES: dict[str, ec.EllipticCurve] = {
+    "P-256": ec.SECP256R1(),
+    "P-384": ec.SECP384R1(),
+    "P-521": ec.SECP521R1(),
+}
 
 _Check: TypeAlias = Callable[[Algorithm, bytes, bytes], object]  # of message and signature; raises InvalidSignature
 
@@ -72,6 +80,8 @@ def _loaded(key: PublicKey) -> _Check:
                 return _rsa(key)
             case EcKey():
                 return _ec(key)
+            case OkpKey():
+                return _okp(key)
             case _:
                 assert_never(key)
     except (ValueError, OverflowError) as error:
@@ -82,7 +92,11 @@ def _rsa(key: RsaKey) -> _Check:
     loaded = rsa.RSAPublicNumbers(key.e, key.n).public_key()
 
     def check(alg: Algorithm, message: bytes, signature: bytes) -> None:
-        loaded.verify(signature, message, padding.PKCS1v15(), _HASHES[alg.hash_name])
+        function = _HASHES[alg.hash_name]
+        way: padding.AsymmetricPadding = padding.PKCS1v15()
+        if alg.pss:  # RFC 7518, section 3.5: no other length of the salt will do
+            way = padding.PSS(padding.MGF1(function), function.digest_size)
+        loaded.verify(signature, message, way, function)
 
     return check
 
@@ -100,8 +114,17 @@ def _ec(key: EcKey) -> _Check:
     return check
 
 
+def _okp(key: OkpKey) -> _Check:
+    loaded = ed25519.Ed25519PublicKey.from_public_bytes(key.x)
+
+    def check(_alg: Algorithm, message: bytes, signature: bytes) -> None:
+        loaded.verify(signature, message)
+
+    return check
+
+
 def _fits(check: _Check, key: PublicKey, alg: Algorithm, message: bytes, signature: bytes) -> bool:
-    if alg.kty != key.kty:
+    if alg.kty != key.kty or (alg.crv is not None and alg.crv != getattr(key, "crv", None)):
         return False
     if len(signature) != signature_bytes(key):  # RFC 8017, section 8.2.2, step 1; RFC 7518, section 3.4
         return False

@@ -1,11 +1,11 @@
-"""Opens a key by hsmjwt's own pieces, the way compose.open_key does, with the parts of it in sight."""
+"""Opens a key by hsmjwt's own pieces, the way access.open_key does, with the parts of it in sight."""
 
 from __future__ import annotations
 
 import os
 from typing import Any, NamedTuple
 
-from hsmjwt import compose
+from hsmjwt.compose.devices import Devices, Surroundings, choice_of
 from hsmjwt.config import Settings
 from hsmjwt.deadline import Deadline
 from hsmjwt.hsm.module import Login, Module
@@ -34,12 +34,12 @@ def silent(_text: str) -> None:
 
 def open_key(module_path: str, token: str, pin_file: str, key: str, alg: str) -> Opened:
     """Load, log in and find the key."""
-    around = compose.Surroundings(environ=os.environ, deadline=Deadline(None), warn=silent, note=silent, prompt=None)
+    around = Surroundings(environ=os.environ, deadline=Deadline(None), warn=silent, note=silent, prompt=None)
     uri = f"pkcs11:token={token};object={key}"
     flags = SigningFlags(key=uri, module=module_path, pin_source=f"file:{pin_file}", alg=alg, iss="bench", aud=("a",))
     profile = resolve(Settings(), flags, None, os.environ, exchanging=False)
-    choice = compose.choice_of(profile)
-    devices = compose.Devices(Settings(), around)
+    choice = choice_of(profile)
+    devices = Devices(Settings(), around)
     module = devices.module(choice)
     slot = module.find_token(choice.uri)
     login = devices.login(choice)

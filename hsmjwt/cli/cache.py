@@ -6,10 +6,10 @@ import datetime as dt
 import time
 from typing import Annotated, Any
 
-from hsmjwt import compose
 from hsmjwt.cli import device as devices
 from hsmjwt.cli.flags import Group, Plain, Word, command
 from hsmjwt.cli.run import Run
+from hsmjwt.compose import access
 from hsmjwt.errors import ConfigError
 from hsmjwt.oauth.profile import DEFAULT_MIN_TTL
 
@@ -50,7 +50,7 @@ def list_tokens(
             "expires_at": dt.datetime.fromtimestamp(int(entry.expires_at), tz=dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "fresh": entry.fresh(now, DEFAULT_MIN_TTL),
         }
-        for store in compose.file_stores(devices.surroundings(run))
+        for store in access.file_stores(devices.surroundings(run))
         for entry in store.entries()
         if profile is None or entry.profile == profile
     ]
@@ -77,7 +77,7 @@ def clear(
     run.limit(plain.timeout)
     count = 0
     failure = None
-    for store in compose.file_stores(devices.surroundings(run)):
+    for store in access.file_stores(devices.surroundings(run)):
         try:
             count += store.clear(profile)
         except ConfigError as error:  # the other folders are cleared all the same

@@ -11,12 +11,12 @@ import threading
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
-from hsmjwt import compose
 from hsmjwt.cli import device as devices
 from hsmjwt.cli.flags import Flag, command
 from hsmjwt.cli.output import Console
 from hsmjwt.cli.run import Run
-from hsmjwt.compose import DeviceChoice, Devices, Surroundings
+from hsmjwt.compose import access, forms, soft
+from hsmjwt.compose.devices import DeviceChoice, Devices, Surroundings
 from hsmjwt.config import Settings
 from hsmjwt.errors import ConfigError, ServerError, UsageError
 from hsmjwt.hsm.uri import parse
@@ -111,7 +111,7 @@ def _port(text: str | None) -> int:
 def _serve_alone(run: Run, client: str, public_key: str, port: int, *, as_json: bool) -> None:
     from hsmjwt import demo
 
-    pem = compose.public_pem(devices.read_public(run, public_key))
+    pem = forms.public_pem(devices.read_public(run, public_key))
 
     def announce(url: str) -> None:
         if as_json:
@@ -141,7 +141,7 @@ class _Walk:
         from hsmjwt.hsm.keygen import parse_new_key
 
         wait = self._run.wait
-        token = wait(lambda: compose.make_soft_token(os.path.join(self._folder, "softhsm"), "demo", os.environ))
+        token = wait(lambda: soft.make_soft_token(os.path.join(self._folder, "softhsm"), "demo", os.environ))
         self._say("a SoftHSM2 token", f"made in {token.folder}")
         choice = self._choice(token, "pkcs11:token=demo")
         opened = Devices(self._settings, self._around())
@@ -150,7 +150,7 @@ class _Walk:
         key = self._choice(token, uri)
         about = wait(lambda: custody.show_key(opened, key))
         self._say("an RSA key, born on the token", uri, _born(about))
-        pem = compose.public_pem(wait(lambda: custody.public_key(opened, key)))
+        pem = forms.public_pem(wait(lambda: custody.public_key(opened, key)))
         client = demo.Client(client_id=_CLIENT, public_key_pem=pem)
         with demo.DemoServer([client], port) as server:
             self._say("an authorization server that verifies", f"{server.url} knows the public half of {_CLIENT}'s key")
@@ -164,15 +164,15 @@ class _Walk:
             self._console.warn(f'kept: {token.folder}; eval "$(hsmjwt softhsm env --dir {folder})" uses it')
 
     def _flow(self, server: demo.DemoServer, profile: Profile, opened: Devices) -> dict[str, Any]:
-        made = self._run.wait(compose.asserter(opened, profile).assertion)
+        made = self._run.wait(access.asserter(opened, profile).assertion)
         self._say(
             "an assertion, signed by the token and checked",
             f"header  {json.dumps(made.header)}",
             f"claims  {json.dumps(made.claims)}",
             f"signature of {len(made.jwt.rpartition('.')[2])} base64url characters, verified with the public half",
         )
-        store = compose.token_store(opened.settings, opened.around, cached=True)
-        broker = compose.token_broker(opened, profile, store)
+        store = access.token_store(opened.settings, opened.around, cached=True)
+        broker = access.token_broker(opened, profile, store)
         first = self._run.wait(broker.token)
         life = 0.0 if first.token.expires_at is None else first.token.expires_at - first.token.fetched_at
         self._say(

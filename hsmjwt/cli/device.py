@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 
-from hsmjwt import compose, config
+from hsmjwt import config
 from hsmjwt.cli.flags import Device, Shared
 from hsmjwt.cli.prompt import terminal_prompt
 from hsmjwt.cli.run import Run
-from hsmjwt.compose import PROMPT, DeviceChoice, Devices, Surroundings
+from hsmjwt.compose import forms
+from hsmjwt.compose.devices import PROMPT, DeviceChoice, Devices, Surroundings
 from hsmjwt.config import Settings
 from hsmjwt.errors import UsageError
 from hsmjwt.hsm.uri import KeyUri, parse
@@ -48,7 +49,7 @@ def read_public(run: Run, path: str, *, certified: bool = False) -> PublicKey:
     wanted = f"a {'certificate' if certified else 'public key or a certificate'} belongs there, as PEM or DER"
     data = run.read(path, _LARGEST_KEY, what=f"'{path}'", hint=wanted)
     try:
-        return compose.load_public(data, certified=certified)
+        return forms.load_public(data, certified=certified)
     except UsageError as error:
         raise UsageError(f"'{path}': {error.message}", hint=error.hint or wanted) from None
 

@@ -11,13 +11,13 @@ from typing import Annotated, Any
 
 import msgspec
 
-from hsmjwt import compose
 from hsmjwt.cli import device as devices
 from hsmjwt.cli import signing
 from hsmjwt.cli.flags import Claims, Device, Endpoint, Shared, Word, command
 from hsmjwt.cli.output import one_line
 from hsmjwt.cli.run import Run
-from hsmjwt.compose import DeviceChoice, Devices
+from hsmjwt.compose import access
+from hsmjwt.compose.devices import DeviceChoice, Devices, choice_of
 from hsmjwt.config import Settings
 from hsmjwt.errors import ConfigError, HsmjwtError, NetworkError, ServerError, UsageError
 from hsmjwt.guard.policy import check_clock
@@ -78,7 +78,7 @@ def doctor(
     default = os.environ.get("HSMJWT_PROFILE") or settings.default_profile
     if profile is not None or (endpoint.token_url is None and default):
         settings, wanted = signing.profile_of(run, profile, Claims(), device=device, shared=shared, exchange=None)
-        choice = compose.choice_of(wanted)
+        choice = choice_of(wanted)
     else:
         choice = _choice(run, settings, device)
     if endpoint.token_url is not None:
@@ -183,7 +183,7 @@ def _at_the_server(run: Run, opened: Devices, profile: Profile | None, named: En
     seen: list[Answer] = []
 
     def endpoint() -> str:
-        answer = compose.probe(opened, profile, url or "", named.ca_file)
+        answer = access.probe(opened, profile, url or "", named.ca_file)
         said = f"{answer.status} ({_phrase(answer.status)})"
         if answer.status in RETRIED:
             raise NetworkError(f"{url} answers {said}", hint="the server, or what stands before it, asks for patience")

@@ -19,7 +19,7 @@ from hsmjwt.cli.flags import Claims, Device, Exchange, Flag, Shared, Word, comma
 from hsmjwt.cli.run import Run
 from hsmjwt.cli.serving import Flags
 from hsmjwt.cli.usage import shown
-from hsmjwt.compose import Devices
+from hsmjwt.compose.devices import Devices
 from hsmjwt.errors import HsmjwtError, UsageError
 from hsmjwt.hsm.uri import display
 from hsmjwt.oauth.profile import Profile

@@ -9,11 +9,11 @@ from typing import Annotated, Any
 
 import msgspec
 
-from hsmjwt import compose
 from hsmjwt.cli import device as devices
 from hsmjwt.cli.flags import Device, Flag, Plain, Shared, Word, command
 from hsmjwt.cli.output import one_line
 from hsmjwt.cli.run import Run, duration
+from hsmjwt.compose import forms
 from hsmjwt.errors import DeviceError, HsmjwtError, PolicyError, UsageError
 from hsmjwt.jose.encoding import EncodingFault
 from hsmjwt.jose.judge import SIGNATURE, Verdict, judge_other_key, judge_set
@@ -100,7 +100,7 @@ def verify(run: Run, *, jwt: Jwt, keyfile: KeyFile, wanted: Wanted, device: Devi
     parts = _parts(run, jwt)
 
     def judge_one(key: PublicKey) -> Verdict:
-        return compose.judge(
+        return forms.judge(
             parts,
             key,
             now=time.time(),

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import msgspec
 
-from hsmjwt import compose
 from hsmjwt.cli import device as devices
 from hsmjwt.cli.flags import Device, Flag, Group, Patient, Place, Shared, Word, command
 from hsmjwt.cli.output import one_line
 from hsmjwt.cli.run import Run
+from hsmjwt.compose import forms
 from hsmjwt.errors import UsageError
 
 KeyArgument = Annotated[str | None, Word("KEY", "A pkcs11: URI or keys.NAME of the config.", "keys")]
@@ -158,13 +158,13 @@ def export(
         raise UsageError("--der and --json contradict each other", hint="--jwk, or --json alone, prints JSON")
     public = _read(run, named, device, shared, custody.public_key)
     if der:
-        run.console.result_bytes(compose.public_der(public))
+        run.console.result_bytes(forms.public_der(public))
     elif jwk:
-        run.console.result_json(compose.public_jwk(public))
+        run.console.result_json(forms.public_jwk(public))
     elif shared.json:
-        run.console.result_json({"pem": compose.public_pem(public), "jwk": compose.public_jwk(public)})
+        run.console.result_json({"pem": forms.public_pem(public), "jwk": forms.public_jwk(public)})
     else:
-        run.console.result(compose.public_pem(public))
+        run.console.result(forms.public_pem(public))
 
 
 def _read(run: Run, named: str | None, device: Device, shared: Shared, read: Callable[..., Any]) -> Any:

@@ -82,7 +82,7 @@ class Teller:
 
     def _look(self, told: Callable[[Module], Iterable[Offer]]) -> list[Offer]:
         """Load the module, not for long, and return what is told of it."""
-        from hsmjwt.compose import look_only
+        from hsmjwt.compose.devices import look_only
 
         config.refuse_agent(self.environ)
         self.divert()
@@ -231,7 +231,7 @@ def _tokens(module: Module) -> Iterator[Offer]:
 
 
 def _keys(module: Module) -> Iterator[Offer]:
-    from hsmjwt.compose import visible_keys
+    from hsmjwt.compose.devices import visible_keys
 
     for slot, token in _short(module.find_tokens(KeyUri())):
         keys = visible_keys(module, slot)

@@ -6,12 +6,13 @@ import os
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from hsmjwt import __version__, compose
+from hsmjwt import __version__
 from hsmjwt.bearer import AccessToken
 from hsmjwt.cli import quick
 from hsmjwt.cli.flags import Claims, Device, Exchange, Shared
 from hsmjwt.cli.run import Run
-from hsmjwt.compose import Devices
+from hsmjwt.compose import access
+from hsmjwt.compose.devices import Devices
 from hsmjwt.config import Settings
 from hsmjwt.errors import UsageError
 from hsmjwt.hsm.uri import display
@@ -40,16 +41,16 @@ def served(run: Run, opened: Devices, profile: Profile, *, flags: Flags, words: 
     The profile comes from the settings in `opened`. `words` are those of a call that has no flags but `flags`: without
     any, the shortest road may answer it next time; see cli/quick.py.
     """
-    warns_again = compose.warn_of_retirement(profile, opened.around)
-    store = compose.token_store(opened.settings, opened.around, cached=not flags.exchange.no_cache)
-    broker = compose.token_broker(opened, profile, store)
+    warns_again = access.warn_of_retirement(profile, opened.around)
+    store = access.token_store(opened.settings, opened.around, cached=not flags.exchange.no_cache)
+    broker = access.token_broker(opened, profile, store)
     got = run.wait(lambda: broker.token(fresh=flags.exchange.fresh))
     name = None if words is None or flags.given else quick.note_name(words)
     if name is None or run.console.has_warned or not quick.fits(got.token.value):
         return got
     known_by = _fingerprint(opened.settings, profile, words or [])
     if known_by is not None:
-        compose.leave_note(store, broker.key, got.token, name, _note(known_by, profile, got.token, warns_again))
+        access.leave_note(store, broker.key, got.token, name, _note(known_by, profile, got.token, warns_again))
     return got
 
 

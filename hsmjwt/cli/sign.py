@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from hsmjwt import compose
 from hsmjwt.cli import device as devices
 from hsmjwt.cli import signing
 from hsmjwt.cli.flags import Claims, Device, Flag, Shared, Word, command
 from hsmjwt.cli.run import Run
+from hsmjwt.compose import access
 
 _SIGN = """Build an assertion, sign it on the token, print the JWT.
 
@@ -36,7 +36,7 @@ def sign(
     if dry_run:
         signing.dry_run(run, wanted, exchanging=False)
         return
-    asserter = compose.asserter(devices.open_with(run, settings, device), wanted)
+    asserter = access.asserter(devices.open_with(run, settings, device), wanted)
     made = run.wait(asserter.assertion)
     if shared.json:
         run.console.result_json({"jwt": made.jwt, "header": made.header, "claims": made.claims, "key": made.key})

@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 
-from hsmjwt import compose
 from hsmjwt.cli import device as devices
 from hsmjwt.cli.flags import Claims, Device, Exchange, Shared
 from hsmjwt.cli.run import Run
+from hsmjwt.compose import access
 from hsmjwt.config import Settings
 from hsmjwt.errors import UsageError
 from hsmjwt.oauth.profile import Profile, SigningFlags, resolve
@@ -68,5 +68,5 @@ def profile_of(
 
 def dry_run(run: Run, profile: Profile, *, exchanging: bool) -> None:
     """Print what would be signed and sent; the module is not loaded."""
-    value: dict[str, Any] = compose.dry_run(profile, exchanging=exchanging)
+    value: dict[str, Any] = access.dry_run(profile, exchanging=exchanging)
     run.console.result_json(value)

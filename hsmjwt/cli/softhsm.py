@@ -6,9 +6,9 @@ import os
 import shlex
 from typing import Annotated, Any
 
-from hsmjwt import compose
 from hsmjwt.cli.flags import Flag, Group, Plain, command
 from hsmjwt.cli.run import Run
+from hsmjwt.compose import soft
 
 Dir = Annotated[str | None, Flag("--dir", metavar="DIR", help="The token's folder (./.softhsm).")]
 Label = Annotated[str | None, Flag("--label", metavar="TEXT", help="The token's label (hsmjwt).")]
@@ -47,7 +47,7 @@ Examples:
 def init(run: Run, *, dir: Dir = None, label: Label = None, shared: Plain) -> None:  # noqa: A002 - the flag's name
     """Make a token."""
     run.limit(shared.timeout)
-    token = run.wait(lambda: compose.make_soft_token(dir or _FOLDER, label or "hsmjwt", os.environ))
+    token = run.wait(lambda: soft.make_soft_token(dir or _FOLDER, label or "hsmjwt", os.environ))
     if shared.json:
         run.console.result_json({"dir": token.folder, **token.variables()})
     else:
@@ -59,7 +59,7 @@ def init(run: Run, *, dir: Dir = None, label: Label = None, shared: Plain) -> No
 def env(run: Run, *, dir: Dir = None, shared: Plain) -> None:  # noqa: A002
     """Print the token's variables."""
     run.limit(shared.timeout)
-    variables: dict[str, Any] = compose.read_soft_token(dir or _FOLDER).variables()
+    variables: dict[str, Any] = soft.read_soft_token(dir or _FOLDER).variables()
     if shared.json:
         run.console.result_json(variables)
     else:
@@ -70,7 +70,7 @@ def env(run: Run, *, dir: Dir = None, shared: Plain) -> None:  # noqa: A002
 def remove(run: Run, *, dir: Dir = None, shared: Plain) -> None:  # noqa: A002
     """Remove a token."""
     run.limit(shared.timeout)
-    kept = compose.remove_soft_token(dir or _FOLDER)
+    kept = soft.remove_soft_token(dir or _FOLDER)
     if kept is None:
         run.console.note(f"removed {dir or _FOLDER}")
     else:

@@ -8,18 +8,16 @@ from typing import Any
 
 import msgspec
 
-from hsmjwt.compose import DeviceChoice, Devices
+from hsmjwt.compose.devices import DeviceChoice, Devices, open_signer
 from hsmjwt.errors import HsmjwtError, KeyNotFoundError, KeyUnfitError
 from hsmjwt.guard.policy import SELF_TEST
 from hsmjwt.hsm import keygen, listing
 from hsmjwt.hsm.keygen import NewKey
 from hsmjwt.hsm.objects import KeyObject, find_object, public_key_of
-from hsmjwt.hsm.signer import Pkcs11Signer
 from hsmjwt.hsm.uri import KeyType, parse
 from hsmjwt.jose.algorithms import by_default
 from hsmjwt.jose.jwk import thumbprint
 from hsmjwt.jose.keys import PublicKey
-from hsmjwt.verify import Verified
 from hsmjwt.x509 import public as x509
 
 
@@ -54,8 +52,8 @@ def generate_key(devices: Devices, choice: DeviceChoice, new: NewKey) -> str:
         pair = keygen.generate(session, new, slot.token, x509.key_identifier)
     uri = pair.private.uri(slot.needed_id)
     try:
-        signer = Pkcs11Signer(module, slot, parse(uri), login, devices.around.note)
-        Verified(signer).sign(SELF_TEST + os.urandom(32), by_default(signer.public_key))
+        signer = open_signer(devices, msgspec.structs.replace(choice, uri=parse(uri)), "self-test").signer
+        signer.sign(SELF_TEST + os.urandom(32), by_default(signer.public_key))
     except HsmjwtError as error:
         raise pair.removed(error) from None
     return uri

@@ -1,23 +1,101 @@
-"""May it be signed: pure rules, asked after the claims are made and before the key is used.
+"""May it be signed: pure rules, asked after the bytes are made and before the key is used.
 
-Two things reach a private key. An assertion, which `oauth/assertion.py` builds and `check_claims` lets through; and
-the self-test of a key that was just made, over SELF_TEST and 32 random bytes, which can be no signing input of a JWT:
-that one has a dot and no line end. No command signs bytes of the caller's choice.
+Five things reach a private key, and `check_message` tells them by their bytes: an assertion, which
+`oauth/assertion.py` builds and `check_claims` lets through; what becomes a certificate or a request for one once it is
+signed; the transcript of a ceremony; and the self-test of a key, over SELF_TEST and 32 random bytes, which can be no
+signing input of a JWT: that one has a dot and no line end. None can be read as another one, and no command signs bytes
+of the caller's choice.
 """
 
 from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal, assert_never
 
 from hsmjwt.errors import ConfigError, PolicyError
+from hsmjwt.jose.algorithms import Algorithm
+from hsmjwt.jose.encoding import EncodingFault, b64u_decode, load_object
+from hsmjwt.jose.jws import Signer
+from hsmjwt.jose.keys import PublicKey
 
 SKEW: Final = 60  # seconds that iat and nbf may lie ahead of the clock: what servers commonly tolerate
 DEFAULT_MAX_LIFE: Final = 3600  # seconds, where neither provider nor key says: the longest that providers commonly take
 EARLIEST: Final = 1_577_836_800  # 2020-01-01T00:00:00Z; an earlier clock was never set
 SELF_TEST: Final = b"hsmjwt self-test v1\n"
 RESERVED_TYP: Final = "hsmjwt-"  # types of our own: who may sign could otherwise forge a ceremony's transcript
+TRANSCRIPT_TYP: Final = "hsmjwt-transcript+jws"
+_RANDOM = 32  # bytes of a self-test
+
+Purpose = Literal["assertion", "certificate", "request", "transcript", "self-test"]
+
+
+class Permitted:
+    """A Signer for one purpose: what is not of that kind does not reach the key."""
+
+    def __init__(self, signer: Signer, purpose: Purpose) -> None:
+        """Wrap `signer`."""
+        self._signer = signer
+        self._purpose = purpose
+
+    @property
+    def public_key(self) -> PublicKey:
+        """The wrapped signer's key."""
+        return self._signer.public_key
+
+    def sign(self, message: bytes, alg: Algorithm) -> bytes:
+        """Return the wrapped signer's signature; raises PolicyError as `check_message` does."""
+        check_message(self._purpose, message)
+        return self._signer.sign(message, alg)
+
+
+def check_message(purpose: Purpose, message: bytes) -> None:
+    """Raise PolicyError where the bytes are not what may be signed for that purpose."""
+    match purpose:
+        case "assertion":
+            fits = not is_reserved_typ(_typ(message))
+        case "transcript":
+            fits = _typ(message) == TRANSCRIPT_TYP
+        case "certificate":
+            fits = _inside(message).startswith(b"\xa0\x03\x02\x01\x02")  # RFC 5280, section 4.1: [0] version v3
+        case "request":
+            fits = _inside(message).startswith(b"\x02\x01\x00\x30")  # RFC 2986, section 4.1: version, then a name
+        case "self-test":
+            fits = message.startswith(SELF_TEST) and len(message) == len(SELF_TEST) + _RANDOM
+        case _:
+            assert_never(purpose)
+    if not fits:
+        raise refused("what-a-key-signs", f"the bytes are no {purpose}")
+
+
+def _typ(message: bytes) -> str:
+    """Return the typ of a JWS signing input (RFC 7515, section 5.1), empty where it has none.
+
+    Raises PolicyError for bytes that are no signing input.
+    """
+    head, dot, payload = message.partition(b".")
+    try:
+        header = load_object(b64u_decode(head.decode("ascii")))
+        b64u_decode(payload.decode("ascii"))
+    except (EncodingFault, UnicodeDecodeError):
+        dot = b""
+        header = {}
+    typ = header.get("typ", "")
+    if not dot or not isinstance(typ, str):
+        raise refused("what-a-key-signs", "the bytes are no signing input of a JWS")
+    return typ
+
+
+def _inside(message: bytes) -> bytes:
+    """Return what a DER SEQUENCE holds that is all of the message (X.690, section 8.1.3); empty for anything else."""
+    if message[:1] != b"\x30" or len(message) < 2:
+        return b""
+    if message[1] < 0x80:
+        start, size = 2, message[1]
+    else:
+        start = 2 + (message[1] & 0x7F)
+        size = int.from_bytes(message[2:start], "big")
+    return message[start:] if len(message) == start + size else b""
 
 
 def refused(rule: str, why: str, *, hint: str | None = None) -> PolicyError:

@@ -1,18 +1,19 @@
-"""RFC 7518, section 3.1, as a table: the signature algorithms that hsmjwt makes and verifies."""
+"""RFC 7518, section 3.1, with RFC 8037 and RFC 9864, as a table: the signature algorithms that hsmjwt makes."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from hsmjwt.jose.keys import EcKey, PublicKey
+from hsmjwt.jose.keys import ED25519, PublicKey, RsaKey
 
 
 class Algorithm(NamedTuple):
     """One signature algorithm of JOSE.
 
     `kty` is the type of key it takes, `crv` the curve of such a key where it must lie on one, `min_bits` the smallest
-    such key, `hash_name` the hash as hashlib spells it, and `digest_info` the DER that stands before the hash where a
-    token signs a ready DigestInfo (RFC 8017, section 9.2).
+    such key, and `hash_name` the hash as hashlib spells it, empty where the message is signed whole. `digest_info` is
+    the DER that stands before the hash where a token signs a ready DigestInfo (RFC 8017, section 9.2). `pss` tells
+    RSASSA-PSS, whose MGF1 has the same hash and whose salt is as long as that (RFC 7518, section 3.5).
     """
 
     name: str
@@ -21,13 +22,29 @@ class Algorithm(NamedTuple):
     min_bits: int
     hash_name: str
     digest_info: bytes
+    pss: bool = False
 
+
+_SHA256 = bytes.fromhex("3031300d060960864801650304020105000420")  # RFC 8017, section 9.2, note 1
+_SHA384 = bytes.fromhex("3041300d060960864801650304020205000430")
+_SHA512 = bytes.fromhex("3051300d060960864801650304020305000440")
 
 _TABLE = (
-    # name, key (RFC 7518, section 3.3: 2048 bits or larger), hash, DigestInfo (RFC 8017, section 9.2, note 1)
-    Algorithm("RS256", "RSA", None, 2048, "sha256", bytes.fromhex("3031300d060960864801650304020105000420")),
+    # name, key (RFC 7518, section 3.3: 2048 bits or larger), hash, DigestInfo
+    Algorithm("RS256", "RSA", None, 2048, "sha256", _SHA256),
+    Algorithm("RS384", "RSA", None, 2048, "sha384", _SHA384),
+    Algorithm("RS512", "RSA", None, 2048, "sha512", _SHA512),
+    # the same keys (RFC 7518, section 3.5)
+    Algorithm("PS256", "RSA", None, 2048, "sha256", b"", pss=True),
+    Algorithm("PS384", "RSA", None, 2048, "sha384", b"", pss=True),
+    Algorithm("PS512", "RSA", None, 2048, "sha512", b"", pss=True),
     # name, key and curve (RFC 7518, section 3.4), hash
     Algorithm("ES256", "EC", "P-256", 256, "sha256", b""),
+    Algorithm("ES384", "EC", "P-384", 384, "sha384", b""),
+    Algorithm("ES512", "EC", "P-521", 521, "sha512", b""),
+    # name, key and curve: RFC 8037, section 3.1, whose name stands for any Edwards curve; RFC 9864, section 2.2
+    Algorithm("EdDSA", "OKP", ED25519, 256, "", b""),
+    Algorithm("Ed25519", "OKP", ED25519, 256, "", b""),
 )
 
 ALGORITHMS: dict[str, Algorithm] = {row.name: row for row in _TABLE}
@@ -43,7 +60,7 @@ def misfit(alg: Algorithm, key: PublicKey) -> str | None:
     if alg.kty != key.kty:
         return f"{alg.name} takes {alg.kty} keys, and this one is {key.kty}"
     if alg.crv != _curve(key):
-        return f"{alg.name} takes keys on {alg.crv} (RFC 7518, 3.4), and this one is on {_curve(key)}"
+        return f"{alg.name} takes keys on {alg.crv}, and this one is on {_curve(key)} (RFC 7518, 3.4; RFC 8037, 3.1)"
     if key.bits < alg.min_bits:
         return f"{alg.name} takes keys of {alg.min_bits} bits or more (RFC 7518, 3.3), and this one has {key.bits}"
     return None
@@ -55,4 +72,9 @@ def by_default(key: PublicKey) -> Algorithm:
 
 
 def _curve(key: PublicKey) -> str | None:
-    return key.crv if isinstance(key, EcKey) else None
+    return None if isinstance(key, RsaKey) else key.crv
+
+
+def usable_with(key: PublicKey) -> tuple[Algorithm, ...]:
+    """Return the algorithms that may be used with the key, in the table's order."""
+    return tuple(row for row in _TABLE if fits(row, key))

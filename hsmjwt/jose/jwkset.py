@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, NoReturn
 from hsmjwt.jose.algorithms import Algorithm, misfit
 from hsmjwt.jose.encoding import EncodingFault, b64u_decode, json_type, load_object, quoted
 from hsmjwt.jose.jwk import thumbprint
-from hsmjwt.jose.keys import CURVES, EcKey, PointFault, PublicKey, RsaKey, read_point
+from hsmjwt.jose.keys import CURVES, ED25519, EcKey, OkpKey, PointFault, PublicKey, RsaKey, read_okp, read_point
 
 MAX_BYTES = 1024 * 1024
 """Of a file that holds a set."""
@@ -235,6 +235,17 @@ def _ec(jwk: dict[str, Any], place: str) -> EcKey:
         raise _Unusable(f"{place} is no key: {error}") from None
 
 
+def _okp(jwk: dict[str, Any], place: str) -> OkpKey:
+    """Read RFC 8037, section 2."""
+    crv = _text(jwk, "crv", place)
+    if crv != ED25519:
+        raise _Unusable(f"{place} is on the curve {quoted(crv)}, which this version does not take", faulty=False)
+    try:
+        return read_okp(_bytes(jwk, "x", place))
+    except PointFault as error:
+        raise _Unusable(f"{place} is no key: {error}") from None
+
+
 def _uint(jwk: dict[str, Any], name: str, place: str) -> int:
     """Read a Base64urlUInt (RFC 7518, section 2)."""
     data = _bytes(jwk, name, place)
@@ -273,4 +284,4 @@ def _fault(place: str, name: str, what: str) -> NoReturn:
     raise _Unusable(f"{place}.{name} {what}" if place.startswith("keys") else f"its {name} {what}")
 
 
-_READERS: dict[str, Callable[[dict[str, Any], str], PublicKey]] = {"RSA": _rsa, "EC": _ec}
+_READERS: dict[str, Callable[[dict[str, Any], str], PublicKey]] = {"RSA": _rsa, "EC": _ec, "OKP": _okp}

@@ -34,6 +34,13 @@ class Signer(Protocol):
         ...
 
 
+class OpenKey(NamedTuple):
+    """A key that is ready to sign, and the URI that selects it and no other."""
+
+    signer: Signer
+    uri: str
+
+
 class Parts(NamedTuple):
     """A JWT taken apart. `signing_input` holds the bytes as they stood in it: they are never written anew."""
 

@@ -51,7 +51,27 @@ class EcKey(NamedTuple):
         return b"".join((b"\x04", *self.coordinates))
 
 
-PublicKey: TypeAlias = RsaKey | EcKey
+class OkpKey(NamedTuple):
+    """An octet key pair's public half: the curve by its name in a JWK, and the key's bytes (RFC 8037, section 2)."""
+
+    crv: str
+    x: bytes
+
+    @property
+    def kty(self) -> str:
+        """Return the key's type by its name in a JWK (RFC 8037, section 2)."""
+        return "OKP"
+
+    @property
+    def bits(self) -> int:
+        """Return the size of the curve's field, rounded up to whole bytes, in bits."""
+        return 8 * len(self.x)
+
+
+PublicKey: TypeAlias = RsaKey | EcKey | OkpKey
+
+ED25519 = "Ed25519"
+ED25519_BYTES = 32  # of a public key; a signature has twice as many (RFC 8032, section 5.1)
 
 
 class Curve(NamedTuple):
@@ -85,6 +105,24 @@ _TABLE = (
         a=-3,
         b=0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B,
     ),
+    Curve(  # FIPS 186-4, D.1.2.4
+        name="P-384",
+        oid=bytes.fromhex("06052b81040022"),
+        p=2**384 - 2**128 - 2**96 + 2**32 - 1,
+        a=-3,
+        b=0xB3312FA7E23EE7E4988E056BE3F82D19181D9C6EFE8141120314088F5013875AC656398D8A2ED19D2A85C8EDD3EC2AEF,
+    ),
+    Curve(  # FIPS 186-4, D.1.2.5
+        name="P-521",
+        oid=bytes.fromhex("06052b81040023"),
+        p=2**521 - 1,
+        a=-3,
+        b=int(
+            "0051953EB9618E1C9A1F929A21A0B68540EEA2DA725B99B315F3B8B489918EF109E1"
+            "56193951EC7E937B1652C0BD3BB1BF073573DF883D2C34F1EF451FD46B503F00",
+            16,
+        ),
+    ),
 )
 
 CURVES: dict[str, Curve] = {row.name: row for row in _TABLE}
@@ -95,12 +133,14 @@ class PointFault(ValueError):
 
 
 def signature_bytes(key: PublicKey) -> int:
-    """Return how long every signature by this key is in JOSE's form (RFC 8017, section 8.2.1; RFC 7518, 3.4)."""
+    """Return how long every signature by this key is in JOSE's form (RFC 8017, 8.2.1; RFC 7518, 3.4; RFC 8032, 5.1)."""
     match key:
         case RsaKey():
             return (key.bits + 7) // 8
         case EcKey():
             return 2 * CURVES[key.crv].width
+        case OkpKey():
+            return 2 * ED25519_BYTES
         case _:
             assert_never(key)
 
@@ -125,6 +165,27 @@ def read_point(curve: Curve, data: bytes) -> EcKey:
     if x >= curve.p or y >= curve.p or (y * y - (x * x * x + curve.a * x + curve.b)) % curve.p:
         raise PointFault(f"the point is not on the curve {curve.name}")
     return EcKey(curve.name, x, y)
+
+
+def read_okp(data: bytes) -> OkpKey:
+    """Return the Ed25519 key whose bytes these are (RFC 8032, section 5.1.5); raises PointFault for another length.
+
+    Whether they are a point on the curve is for who verifies with the key.
+    """
+    if len(data) != ED25519_BYTES:
+        raise PointFault(f"an Ed25519 key has {ED25519_BYTES} bytes, and this one has {len(data)}")
+    return OkpKey(ED25519, data)
+
+
+def read_token_okp(data: bytes) -> OkpKey:
+    """Return the Ed25519 key whose CKA_EC_POINT this is: the bytes as a DER OCTET STRING or BIT STRING, or alone.
+
+    The three differ in length (PKCS#11 3.0, section 2.3.5 names the first; 3.1 the bytes alone). Raises PointFault.
+    """
+    for head in (bytes((0x04, ED25519_BYTES)), bytes((0x03, ED25519_BYTES + 1, 0))):
+        if len(data) == len(head) + ED25519_BYTES and data.startswith(head):
+            return read_okp(data[len(head) :])
+    return read_okp(data)
 
 
 def read_token_point(curve: Curve, data: bytes) -> EcKey:

@@ -16,7 +16,7 @@ from hsmjwt.guard.policy import check_claims, check_clock
 from hsmjwt.jose.algorithms import ALGORITHMS, by_default
 from hsmjwt.jose.claims import build
 from hsmjwt.jose.encoding import EncodingFault
-from hsmjwt.jose.jws import Signer, sign_jwt, signing_input
+from hsmjwt.jose.jws import OpenKey, sign_jwt, signing_input
 from hsmjwt.oauth.profile import Profile
 
 
@@ -34,13 +34,6 @@ class Assertion(NamedTuple):
     header: dict[str, Any]
     claims: dict[str, Any]
     key: str
-
-
-class OpenKey(NamedTuple):
-    """A key that is ready to sign, and the URI that selects it and no other."""
-
-    signer: Signer
-    uri: str
 
 
 def draft(profile: Profile, alg: str | None, clock: float) -> Draft:

@@ -9,11 +9,22 @@ from __future__ import annotations
 import hashlib
 from typing import NoReturn, assert_never
 
-from asn1crypto import keys
+from asn1crypto import core, keys
 
 from hsmjwt.errors import UsageError
 from hsmjwt.jose.encoding import quoted
-from hsmjwt.jose.keys import CURVES, Curve, EcKey, PointFault, PublicKey, RsaKey, curve_of, read_point
+from hsmjwt.jose.keys import (
+    CURVES,
+    Curve,
+    EcKey,
+    OkpKey,
+    PointFault,
+    PublicKey,
+    RsaKey,
+    curve_of,
+    read_okp,
+    read_point,
+)
 from hsmjwt.x509.der import (
     BIT_STRING,
     INTEGER,
@@ -57,6 +68,9 @@ _TYPES = {
     "rsassa_pss": "RSASSA-PSS",
     "rsaes_oaep": "RSAES-OAEP",
 }
+TAKEN = "this version takes RSA keys, P-256, P-384, P-521 and Ed25519"
+"""What is said where a key is of another type."""
+
 _PUBLIC_HALF = "the public half is enough: openssl pkey -in FILE -pubout"
 _OF_POINT = "openssl ec -pubin -in FILE -pubout -conv_form uncompressed writes it out"
 _OF_REQUEST = "openssl req -in FILE -noout -pubkey prints the public key"
@@ -73,7 +87,7 @@ class OtherKeyTypeError(UsageError):
 
 
 def spki_der(key: PublicKey) -> bytes:
-    """Return the key as DER SubjectPublicKeyInfo (RFC 3279, section 2.3.1, parameters NULL; RFC 5480, section 2)."""
+    """Return the key as DER SubjectPublicKeyInfo (RFC 3279, 2.3.1, parameters NULL; RFC 5480, 2; RFC 8410, 4)."""
     match key:
         case RsaKey():
             whole = keys.PublicKeyInfo.wrap(_numbers(key), "rsa")
@@ -81,6 +95,9 @@ def spki_der(key: PublicKey) -> bytes:
             curve = keys.ECDomainParameters.load(CURVES[key.crv].oid)
             point = keys.ECPointBitString(key.point)
             whole = keys.PublicKeyInfo({"algorithm": {"algorithm": "ec", "parameters": curve}, "public_key": point})
+        case OkpKey():
+            bits = core.OctetBitString(key.x)
+            whole = keys.PublicKeyInfo({"algorithm": {"algorithm": "ed25519"}, "public_key": bits})
         case _:
             assert_never(key)
     der: bytes = whole.dump()
@@ -103,8 +120,21 @@ def spki_sha256(key: PublicKey) -> bytes:
 
 def key_identifier(key: PublicKey) -> bytes:
     """Return 20 bytes that name the key: SHA-256, cut short, over its BIT STRING (RFC 7093, section 2, method 1)."""
-    bits = _numbers(key).dump() if isinstance(key, RsaKey) else key.point
-    return hashlib.sha256(bits).digest()[:20]
+    return hashlib.sha256(key_bits(key)).digest()[:20]
+
+
+def key_bits(key: PublicKey) -> bytes:
+    """Return what the BIT STRING of a SubjectPublicKeyInfo holds, without the count of unused bits."""
+    match key:
+        case RsaKey():
+            numbers: bytes = _numbers(key).dump()
+            return numbers
+        case EcKey():
+            return key.point
+        case OkpKey():
+            return key.x
+        case _:
+            assert_never(key)
 
 
 def load_public(data: bytes) -> PublicKey:
@@ -244,12 +274,15 @@ def _key_of_spki(parts: list[Node]) -> PublicKey:
         raise DerFault
     name = _name(keys.PublicKeyAlgorithmId, algorithm[0])
     curve = curve_of(algorithm[1].whole) if name == "ec" and len(algorithm) == 2 else None  # its OID and the curve's
-    if name != "rsa" and curve is None:
+    edwards = name == "ed25519" and len(algorithm) == 1  # RFC 8410, section 3: no parameters
+    if name != "rsa" and curve is None and not edwards:
         raise _other_type(name, algorithm)
     if parts[1].content[:1] != b"\0":  # bits that are not used, of which whole bytes have none
         raise DerFault
     bits = parts[1].content[1:]
-    return _rsa(children(sequence(only(bits)))) if curve is None else _ec(curve, bits)
+    if curve is not None or edwards:
+        return _of_curve(curve, bits)
+    return _rsa(children(sequence(only(bits))))
 
 
 def _other_type(name: str, algorithm: list[Node]) -> OtherKeyTypeError:
@@ -257,16 +290,17 @@ def _other_type(name: str, algorithm: list[Node]) -> OtherKeyTypeError:
     if name == "ec" and len(algorithm) > 1 and algorithm[1].tag == OID:
         kind += f" ({quoted(_name(keys.NamedCurve, algorithm[1]))[1:-1]})"
     return OtherKeyTypeError(
-        f"no public key can be read: it is {kind}, and this version takes RSA and P-256 keys only",
+        f"no public key can be read: it is {kind}, and {TAKEN}",
         kind=_TYPES.get(name, quoted(name)),
     )
 
 
-def _ec(curve: Curve, point: bytes) -> EcKey:
+def _of_curve(curve: Curve | None, bits: bytes) -> PublicKey:
+    """Return the key on a curve of the table, on that of Ed25519 where it is none of them."""
     try:
-        return read_point(curve, point)
+        return read_okp(bits) if curve is None else read_point(curve, bits)
     except PointFault as error:
-        _refuse(str(error), None if point[:1] == b"\x04" else _OF_POINT)
+        _refuse(str(error), _OF_POINT if curve is not None and bits[:1] != b"\x04" else None)
 
 
 def _name(kind: type[keys.PublicKeyAlgorithmId | keys.NamedCurve], node: Node) -> str:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from hsmjwt import compose
 from hsmjwt.bearer import AccessToken
 from hsmjwt.cli.quick import identity, note_text, source_line
+from hsmjwt.compose import access
 from hsmjwt.deadline import Deadline
 from hsmjwt.store import note
 from hsmjwt.store.file import FileStore
@@ -124,7 +124,7 @@ def test_there_is_no_note_in_a_folder_that_others_may_enter(store, folder):
 
 
 def test_a_store_of_one_process_takes_no_note():
-    compose.leave_note(MemoryStore(), KEY, TOKEN, "quick", text)
+    access.leave_note(MemoryStore(), KEY, TOKEN, "quick", text)
 
 
 def test_a_note_that_cannot_be_written_costs_nothing_and_leaves_nothing(store, folder, warnings):

@@ -24,7 +24,8 @@ from hsmjwt.jose.encoding import b64u_decode
 from hsmjwt.jose.keys import EcKey, RsaKey
 from hsmjwt.x509.public import key_identifier, load_public, spki_der, spki_pem, spki_sha256
 
-A2 = json.loads((Path(__file__).parents[1] / "vectors" / "rfc7515-a2-rs256.json").read_text(encoding="utf-8"))["jwk"]
+VECTORS = Path(__file__).parents[1] / "vectors"
+A2 = json.loads((VECTORS / "rfc7515-a2-rs256.json").read_text(encoding="utf-8"))["jwk"]
 NUMBERS = {name: int.from_bytes(b64u_decode(A2[name]), "big") for name in ("n", "e", "d", "p", "q", "dp", "dq", "qi")}
 KEY = RsaKey(NUMBERS["n"], NUMBERS["e"])
 PRIVATE = rsa.RSAPrivateNumbers(
@@ -87,7 +88,7 @@ def test_a_key_on_a_curve_is_written_as_openssl_writes_it():
 
 @pytest.mark.parametrize(("coordinate", "at"), [("x", 27), ("y", 59)])
 def test_a_coordinate_that_begins_with_a_zero_byte_is_written_whole(coordinate, at):
-    vectors = json.loads((Path(__file__).parents[1] / "vectors" / "p256-leading-zeros.json").read_text(encoding="utf-8"))
+    vectors = json.loads((VECTORS / "p256-leading-zeros.json").read_text(encoding="utf-8"))
     jwk = vectors[coordinate]["jwk"]
     x, y = (b64u_decode(jwk[name]) for name in ("x", "y"))
     key = EcKey("P-256", int.from_bytes(x, "big"), int.from_bytes(y, "big"))

@@ -1,0 +1,196 @@
+"""Modules, tokens and logins: from what was chosen to what is open."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from hsmjwt import folders
+from hsmjwt.deadline import Deadline
+from hsmjwt.errors import ConfigError, HsmjwtError
+from hsmjwt.hsm.uri import KeyUri, TokenInfo
+from hsmjwt.private import make_folder
+from hsmjwt.secret import Prompter, Resolved, SecretSource, resolve
+
+if TYPE_CHECKING:
+    from hsmjwt.config import Settings
+    from hsmjwt.guard.policy import Purpose
+    from hsmjwt.hsm.login import LoginRules
+    from hsmjwt.hsm.module import Login, Module
+    from hsmjwt.hsm.slots import Slot
+    from hsmjwt.jose.jws import OpenKey
+    from hsmjwt.oauth.profile import Profile
+
+PROMPT = SecretSource(kind="prompt")
+
+
+"""Where a PIN comes from that nobody names a source for."""
+
+
+class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
+    """What everything is told about the process it runs in: environment, time, and how to speak to people."""
+
+    environ: Mapping[str, str]
+    deadline: Deadline
+    warn: Callable[[str], None]
+    note: Callable[[str], None]
+    prompt: Prompter | None
+
+
+class DeviceChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """Which module to load and how to log in; what a flag, a key table or the environment said."""
+
+    uri: KeyUri
+    module: str | None
+    module_by: str
+    pin_source: SecretSource
+    mounted: bool = False
+
+
+def state_folder(environ: Mapping[str, str]) -> str:
+    """Return the state folder, made where it is missing; raises ConfigError where it is not ours or cannot be."""
+    path = folders.state_dir(environ)
+    try:
+        make_folder(path)
+        info = os.stat(path)
+    except OSError as error:
+        reason = (error.strerror or "unknown reason").lower()
+        raise _unusable(path, f"cannot be made: {reason}") from None
+    if not stat.S_ISDIR(info.st_mode):
+        raise _unusable(path, "is no folder")
+    if info.st_uid != os.geteuid():  # as sudo leaves it that keeps HOME
+        raise _unusable(path, f"belongs to user {info.st_uid}, not to us (user {os.geteuid()})")
+    if info.st_mode & 0o022:
+        raise _unusable(path, f"can be written by others (mode {stat.S_IMODE(info.st_mode):04o}; chmod 700 mends it)")
+    return path
+
+
+def _unusable(state_folder: str, why: str) -> ConfigError:
+    return ConfigError(f"the state folder '{state_folder}' {why}", hint="XDG_STATE_HOME names another place")
+
+
+class Devices:
+    """The modules that this process has open, each once: a login holds for all that use the same token."""
+
+    def __init__(
+        self, settings: Settings, around: Surroundings, *, allow_last_try: bool = False, retry_pin: bool = False
+    ) -> None:
+        """Keep what every opening needs: config, the process's surroundings, and what the user allows in a login."""
+        self.settings = settings
+        self.around = around
+        self._allowed = allow_last_try, retry_pin
+        self._open: dict[str, Module] = {}
+        self._piped: dict[tuple[SecretSource, str], Resolved] = {}
+
+    def secret(self, source: SecretSource, *, purpose: str, question: str, mounted: bool = False) -> Resolved:
+        """Read a secret; see hsmjwt.secret. A pipe behind `fd:N` is empty afterwards, and what it gave is kept."""
+        around = self.around
+        known = self._piped.get((source, purpose))
+        if known is not None:
+            return known
+        read = resolve(
+            source,
+            purpose=purpose,
+            question=question,
+            prompt=around.prompt,
+            environ=around.environ,
+            deadline=around.deadline,
+            mounted=mounted,
+        )
+        if source.kind == "fd":
+            self._piped[source, purpose] = read
+        return read
+
+    @property
+    def rules(self) -> LoginRules:
+        """What the user allows in a login."""
+        from hsmjwt.hsm.login import LoginRules
+
+        allow_last_try, retry_pin = self._allowed
+        return LoginRules(allow_last_try=allow_last_try, retry_pin=retry_pin)
+
+    def module(self, choice: DeviceChoice) -> Module:
+        """Find, load and initialise the module; the first time its lock is held afterwards (see hsm/module.py)."""
+        from hsmjwt.hsm.discovery import find_module
+        from hsmjwt.hsm.module import Module
+
+        found = find_module(
+            choice.module,
+            choice.module_by,
+            uri_path=choice.uri.module_path,
+            uri_name=choice.uri.module_name,
+            allowed=self.settings.allowed_modules,
+        )
+        around = self.around
+        around.deadline.enter("the token")
+        if found.real not in self._open:
+            around.note(f"module {found.path} ({found.why})")
+            try:
+                state: str | HsmjwtError = state_folder(around.environ)
+            except HsmjwtError as error:  # raised where something is to log in
+                state = error
+            self._open[found.real] = Module(found, state, around.deadline, around.warn)
+        return self._open[found.real]
+
+    def login(self, choice: DeviceChoice) -> Login:
+        """Say how to log in with the chosen PIN source; it is read once, when the token asks for it."""
+        from hsmjwt.hsm.module import Login
+
+        read: list[Resolved] = []
+
+        def pin(token: TokenInfo) -> Resolved:
+            if not read:
+                self.around.note(f"the PIN comes from {choice.pin_source.noted}")
+                question = f"PIN of token '{token.label}' (serial {token.serial})"
+                read.append(self.secret(choice.pin_source, purpose="PIN", question=question, mounted=choice.mounted))
+            return read[0]
+
+        return Login(choice.pin_source, pin, self.rules)
+
+
+def look_only(named: str | None, deadline: Deadline) -> Module:
+    """Load and initialise a module to look at what it shows to anybody; with no folder it waits for no lock."""
+    from hsmjwt.hsm.discovery import find_module
+    from hsmjwt.hsm.module import Module
+
+    no_folder = ConfigError("this only looks, and logs in nowhere")
+    return Module(find_module(named, "the command line"), no_folder, deadline, lambda _: None)
+
+
+def visible_keys(module: Module, slot: Slot) -> list[dict[str, Any]]:
+    """Return a row for each key that a token shows now; see hsmjwt.hsm.listing."""
+    from hsmjwt.hsm.listing import rows
+
+    return rows(slot, module.session(slot), KeyUri())
+
+
+def choice_of(profile: Profile) -> DeviceChoice:
+    """Return a profile's part that is about module, key and login."""
+    return DeviceChoice(
+        uri=profile.key_uri,
+        module=profile.module,
+        module_by=profile.module_by,
+        pin_source=profile.pin_source or PROMPT,
+        mounted=profile.mounted,
+    )
+
+
+def open_signer(devices: Devices, choice: DeviceChoice, purpose: Purpose) -> OpenKey:
+    """Log in, find the key and return it with a signer for one purpose, which verifies each signature that it makes."""
+    from hsmjwt.guard.policy import Permitted
+    from hsmjwt.hsm.signer import Pkcs11Signer
+    from hsmjwt.jose.jws import OpenKey
+    from hsmjwt.verify import Verified
+
+    module = devices.module(choice)
+    try:
+        slot = module.find_token(choice.uri)
+        signer = Pkcs11Signer(module, slot, choice.uri, devices.login(choice), devices.around.note)
+    finally:
+        module.settle()
+    devices.around.note(f"key {signer.uri}")
+    return OpenKey(Permitted(Verified(signer), purpose), signer.uri)
