@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from typing import Any
 
 import msgspec
 
-from hsmjwt.compose.devices import DeviceChoice, Devices, open_signer
+from hsmjwt.compose.devices import DeviceChoice, Devices
+from hsmjwt.custody.proof import self_test
 from hsmjwt.errors import HsmjwtError, KeyNotFoundError, KeyUnfitError
-from hsmjwt.guard.policy import SELF_TEST
 from hsmjwt.hsm import keygen, listing
 from hsmjwt.hsm.keygen import NewKey
 from hsmjwt.hsm.objects import KeyObject, find_object, public_key_of
-from hsmjwt.hsm.uri import KeyType, parse
-from hsmjwt.jose.algorithms import by_default
+from hsmjwt.hsm.uri import KeyType
 from hsmjwt.jose.jwk import thumbprint
 from hsmjwt.jose.keys import PublicKey
 from hsmjwt.x509 import public as x509
@@ -52,8 +50,7 @@ def generate_key(devices: Devices, choice: DeviceChoice, new: NewKey) -> str:
         pair = keygen.generate(session, new, slot.token, x509.key_identifier)
     uri = pair.private.uri(slot.needed_id)
     try:
-        signer = open_signer(devices, msgspec.structs.replace(choice, uri=parse(uri)), "self-test").signer
-        signer.sign(SELF_TEST + os.urandom(32), by_default(signer.public_key))
+        self_test(devices, choice, uri)
     except HsmjwtError as error:
         raise pair.removed(error) from None
     return uri

@@ -1,0 +1,23 @@
+"""The self-test of a key: one signature over bytes that mean nothing, verified before anybody relies on the key."""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+
+from hsmjwt.compose.devices import DeviceChoice, Devices, open_signer
+from hsmjwt.guard.policy import SELF_TEST
+from hsmjwt.hsm.uri import parse
+from hsmjwt.jose.algorithms import ALGORITHMS, by_default
+from hsmjwt.jose.keys import PublicKey
+
+
+def self_test(devices: Devices, choice: DeviceChoice, uri: str, alg: str | None = None) -> PublicKey:
+    """Sign once with the key that `uri` selects, by its default algorithm unless one is named; return its public half.
+
+    Raises what opening the key and signing raise, DeviceError where the signature does not verify.
+    """
+    signer = open_signer(devices, msgspec.structs.replace(choice, uri=parse(uri)), "self-test").signer
+    signer.sign(SELF_TEST + os.urandom(32), ALGORITHMS[alg] if alg else by_default(signer.public_key))
+    return signer.public_key
