@@ -1,8 +1,10 @@
 /* What a C program makes of the same key: signatures and searches, with nothing around the calls.
  *
  *     loop MODULE TOKEN-LABEL PIN-FILE KEY-LABEL RS256|ES256
+ *     loop MODULE TOKEN-LABEL PIN-FILE list
  *
- * It logs in, finds the key, prints `ready`, and then answers each line of stdin, `sign THREADS COUNT START`, with
+ * The second form logs in, reads of every key what `hsmjwt key list` shows of it, and prints how many private keys there
+ * are. The first one logs in, finds the key, prints `ready`, and then answers each line of stdin, `sign THREADS COUNT START`, with
  * BEGIN and END of the work: COUNT signatures in each of THREADS threads, none of them before START. All three are
  * nanoseconds of CLOCK_MONOTONIC, which is the same in all processes, so that several programs given one START begin
  * together. workers/signer.py speaks the same way.
@@ -169,6 +171,54 @@ static void find_slot(const char *label) {
   need(0, "there is no token of that label");
 }
 
+/* One row of a listing is made of this much; what an object does not have is left at -1. */
+struct told {
+  CK_BYTE label[512], id[512], modulus[1024], curve[64];
+  CK_BBOOL sign, sensitive, extractable, never_extractable, local, always;
+  CK_KEY_TYPE type;
+};
+
+/* A class of objects to its end; then each of them, and what depends on its type apart: no other key has it. */
+static CK_ULONG read_all(CK_SESSION_HANDLE session, CK_OBJECT_CLASS class) {
+  static CK_OBJECT_HANDLE objects[1 << 20];
+  static struct told told;
+  CK_ATTRIBUTE template[] = {{CKA_CLASS, &class, sizeof class}};
+  CK_ULONG count, all = 0;
+  check("C_FindObjectsInit", token->C_FindObjectsInit(session, template, 1));
+  do {
+    check("C_FindObjects", token->C_FindObjects(session, objects + all, 16, &count));
+    all += count;
+    need(all + 16 <= sizeof objects / sizeof *objects, "the token holds too many objects");
+  } while (count > 0);
+  check("C_FindObjectsFinal", token->C_FindObjectsFinal(session));
+  for (CK_ULONG number = 0; number < all; number++) {
+    CK_ATTRIBUTE about[] = {
+        {CKA_LABEL, told.label, sizeof told.label},
+        {CKA_ID, told.id, sizeof told.id},
+        {CKA_KEY_TYPE, &told.type, sizeof told.type}, /* of keys */
+        {CKA_SIGN, &told.sign, sizeof told.sign},     /* of private keys, and the rest */
+        {CKA_SENSITIVE, &told.sensitive, sizeof told.sensitive},
+        {CKA_EXTRACTABLE, &told.extractable, sizeof told.extractable},
+        {CKA_NEVER_EXTRACTABLE, &told.never_extractable, sizeof told.never_extractable},
+        {CKA_LOCAL, &told.local, sizeof told.local},
+        {CKA_ALWAYS_AUTHENTICATE, &told.always, sizeof told.always},
+    };
+    CK_ULONG asked = class == CKO_PRIVATE_KEY ? 9 : class == CKO_PUBLIC_KEY ? 3 : 2;
+    check("C_GetAttributeValue", token->C_GetAttributeValue(session, objects[number], about, asked));
+    if (class != CKO_PRIVATE_KEY) continue;
+    CK_ATTRIBUTE size = {CKA_MODULUS, told.modulus, sizeof told.modulus};
+    if (told.type == CKK_EC) size = (CK_ATTRIBUTE){CKA_EC_PARAMS, told.curve, sizeof told.curve};
+    check("C_GetAttributeValue", token->C_GetAttributeValue(session, objects[number], &size, 1));
+  }
+  return all;
+}
+
+static void list(CK_SESSION_HANDLE session) {
+  read_all(session, CKO_CERTIFICATE);
+  read_all(session, CKO_PUBLIC_KEY);
+  printf("%lu\n", read_all(session, CKO_PRIVATE_KEY));
+}
+
 static void log_in(const char *pin_file) {
   char pin[256];
   FILE *file = fopen(pin_file, "r");
@@ -179,7 +229,6 @@ static void log_in(const char *pin_file) {
   check("C_OpenSession", token->C_OpenSession(slot, CKF_SERIAL_SESSION, NULL, NULL, &session));
   check("C_Login", token->C_Login(session, CKU_USER, (CK_UTF8CHAR *)pin, strlen(pin)));
   seats[0].session = session;
-  seats[0].key = find_key(session);
 }
 
 static CK_RV (*first_init)(CK_SESSION_HANDLE, CK_ATTRIBUTE *, CK_ULONG);
@@ -215,13 +264,19 @@ void attach(const char *module, const char *token_label, const char *key, const 
 void search(void) { find_key(seats[0].session); }
 
 int main(int count, char **words) {
-  need(count == 6, "usage: loop MODULE TOKEN-LABEL PIN-FILE KEY-LABEL RS256|ES256");
-  choose(words[4], words[5]);
+  int listing = count == 5 && strcmp(words[4], "list") == 0;
+  need(count == 6 || listing, "usage: loop MODULE TOKEN-LABEL PIN-FILE KEY-LABEL RS256|ES256, or list for the last two");
+  if (!listing) choose(words[4], words[5]);
   load(words[1]);
   CK_C_INITIALIZE_ARGS arguments = {.flags = CKF_OS_LOCKING_OK};
   check("C_Initialize", token->C_Initialize(&arguments));
   find_slot(words[2]);
   log_in(words[3]);
+  if (listing) {
+    list(seats[0].session);
+    return 0;
+  }
+  seats[0].key = find_key(seats[0].session);
   setvbuf(stdout, NULL, _IOLBF, 0);
   puts("ready");
 

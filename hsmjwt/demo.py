@@ -11,8 +11,6 @@ module imports without them, and what has no types stays in one place.
 from __future__ import annotations
 
 import email.utils
-import hashlib
-import heapq
 import importlib
 import json
 import os
@@ -23,18 +21,21 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from hsmjwt.demo_keys import Client, KeysFault, Named, keys_of
+from hsmjwt.demo_memory import Clock, Memory, Refusal
 from hsmjwt.errors import UsageError
 
 if TYPE_CHECKING:
     from flask import Flask, Request, Response
 
-Clock = Callable[[], float]  # Unix time in seconds
+__all__ = ["Client", "DemoServer", "Stats", "make_app", "serve"]
+
 _JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _GRANTS = [_JWT_BEARER, "client_credentials"]
 _OF_CLIENT = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -42,17 +43,8 @@ _AUTH_METHOD = "private_key_jwt"
 _ALGS = ["RS256", "ES256"]  # RFC 7518, section 3.1
 _LEEWAY = 5  # seconds; Authlib's own 60 would hide a wrong clock from the test that looks for it
 _LONGEST = 3600  # seconds; what Google, Okta and Snowflake allow, and what bounds the memory of used assertions
-_KEPT = 100_000  # used assertions, and access tokens, remembered at once
 _BODY = 64 * 1024  # bytes of a request
 _SCOPE = re.compile(r"[!#-\[\]-~]+( [!#-\[\]-~]+)*")  # RFC 6749, section 3.3
-
-
-class Client(msgspec.Struct, frozen=True, kw_only=True):
-    """A registered client: its public key (RSA, P-256) as PEM, and its id where that is not the RFC 7638 thumbprint."""
-
-    client_id: str
-    public_key_pem: str
-    kid: str | None = None
 
 
 class Stats(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,45 +52,6 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
 
     granted: int = 0
     refused: int = 0
-
-
-class _Refusal(Exception):
-    """An error answer of RFC 6749, section 5.2; the description is ASCII of ours and quotes nothing that was sent."""
-
-    def __init__(self, error: str, description: str, code: int = 400) -> None:
-        super().__init__(description)
-        self.error, self.description, self.code = error, description, code
-
-
-class _Memory:
-    """Values by key, each kept until its moment and never more than `most`; for use from several threads."""
-
-    def __init__(self, now: Clock, most: int = _KEPT) -> None:
-        self._now, self._most, self._lock = now, most, threading.Lock()
-        self._values: dict[bytes, tuple[float, dict[str, Any]]] = {}
-        self._order: list[tuple[float, bytes]] = []
-
-    def put(self, key: str, value: dict[str, Any], until: float) -> Literal["kept", "replayed", "expired"]:
-        """Keep a value unless its key is known. The clock is read under the lock: what was pruned is over for all."""
-        digest = hashlib.sha256(key.encode()).digest()
-        with self._lock:
-            now = self._now()
-            while self._order and self._order[0][0] <= now:
-                del self._values[heapq.heappop(self._order)[1]]
-            if until <= now:
-                return "expired"
-            if digest in self._values:
-                return "replayed"
-            if len(self._values) >= self._most:  # forgetting would let an assertion in twice
-                raise _Refusal("temporarily_unavailable", "too many requests to remember", 503)
-            self._values[digest] = (until, value)
-            heapq.heappush(self._order, (until, digest))
-            return "kept"
-
-    def get(self, key: str) -> dict[str, Any] | None:
-        with self._lock:
-            until, value = self._values.get(hashlib.sha256(key.encode()).digest(), (0.0, None))
-            return value if until > self._now() else None
 
 
 def _load() -> SimpleNamespace:
@@ -112,34 +65,14 @@ def _load() -> SimpleNamespace:
         raise UsageError("the demo's server needs Flask and Authlib", hint=hint) from error
 
 
-def _register(library: SimpleNamespace, client: Client) -> SimpleNamespace:
-    """Read a client's key, and give it the methods of Authlib's ClientMixin that the two grants call."""
-    name = f"client {client.client_id!r}"
-    for kind in (library.jwk.RSAKey, library.jwk.ECKey):
-        with suppress(ValueError, TypeError, library.errors.JoseError):
-            key = kind.import_key(client.public_key_pem)
-            break
-    else:
-        raise UsageError(f"the public key of {name} is no RSA or P-256 public key in PEM")
-    if key.is_private or (key.public_key.key_size < 2048 if key.key_type == "RSA" else key.curve_name != "P-256"):
-        raise UsageError(f"the key of {name} is a private key, shorter than 2048 bits, or not on the curve P-256")
-    return SimpleNamespace(
-        client_id=client.client_id,
-        key=key,
-        kid=key.thumbprint() if client.kid is None else client.kid,
-        check_grant_type=lambda grant: grant in _GRANTS,
-        check_endpoint_auth_method=lambda method, _endpoint: method == _AUTH_METHOD,
-    )
-
-
 class _Checks:
     """What must hold before an assertion buys a token: RFC 7523, section 3. `error` is the code of a refusal."""
 
     def __init__(
         self, library: SimpleNamespace, clients: Sequence[Client], issuer: str, audiences: Sequence[str], now: Clock
     ) -> None:
-        self._library, self._now, self._used = library, now, _Memory(now)
-        self.clients = {client.client_id: _register(library, client) for client in clients}
+        self._library, self._now, self._used = library, now, Memory(now)
+        self.clients = {client.client_id: self._registered(client) for client in clients}
         self.issuer, self.token_url = issuer, issuer.rstrip("/") + "/token"
         self._audiences = [self.token_url, *audiences]
         # What a header says beyond what is understood is ignored (RFC 7515, section 4); joserfc would refuse it, and
@@ -147,41 +80,57 @@ class _Checks:
         self._registry = library.jws.JWSRegistry(algorithms=_ALGS, strict_check_header=False)
         self._registry.max_header_length = _BODY
 
+    def _registered(self, client: Client) -> SimpleNamespace:
+        """Give a client the methods of Authlib's ClientMixin that the two grants call."""
+        return SimpleNamespace(
+            client_id=client.client_id,
+            keys=keys_of(self._library, client),
+            check_grant_type=lambda grant: grant in _GRANTS,
+            check_endpoint_auth_method=lambda method, _endpoint: method == _AUTH_METHOD,
+        )
+
     def read(self, assertion: str, error: str) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return header and claims, with nothing verified but what the header asks for."""
         try:
             jws = self._library.jws.extract_compact(assertion.encode(), registry=self._registry)
             header, claims = {**jws.headers()}, {**json.loads(jws.payload)}  # TypeError where one is no object
         except (ValueError, TypeError, RecursionError, self._library.errors.JoseError):
-            raise _Refusal(error, "assertion is no JWT in compact form") from None
+            raise Refusal(error, "assertion is no JWT in compact form") from None
         if header.get("alg") == "none":
-            raise _Refusal(error, "assertion is unsigned")
+            raise Refusal(error, "assertion is unsigned")
         if header.get("alg") not in _ALGS or "crit" in header or "b64" in header:
-            raise _Refusal(error, "only alg RS256 or ES256 is accepted, with neither crit nor b64")
+            raise Refusal(error, "only alg RS256 or ES256 is accepted, with neither crit nor b64")
         return header, claims
 
     def verify(self, assertion: str, error: str, form: Mapping[str, str]) -> dict[str, Any]:
-        """Return the claims of a good assertion that was not used before, and mark it used; _Refusal otherwise."""
+        """Return the claims of a good assertion that was not used before, and mark it used; Refusal otherwise."""
         header, claims = self.read(assertion, error)
-        name, errors = claims.get("iss"), self._library.errors
+        name = claims.get("iss")
         if not isinstance(name, str) or (client := self.clients.get(name)) is None:
-            raise _Refusal(error, "unknown client: iss is not registered")
-        if header.get("kid", client.kid) != client.kid:
-            raise _Refusal(error, "kid is not that of the registered key")
-        try:
-            self._library.jws.deserialize_compact(assertion, client.key, registry=self._registry)
-        except errors.BadSignatureError:
-            raise _Refusal(error, "signature does not verify with the registered key") from None
-        except errors.JoseError:
-            raise _Refusal(error, "header is malformed, or its alg is not for the registered key") from None
+            raise Refusal(error, "unknown client: iss is not registered")
+        self._check_signature(assertion, error, _meant(client, header, error))
         if form.get("client_id", name) not in {name, ""}:  # RFC 7521, section 4.2; empty is absent
-            raise _Refusal(error, "client_id is not the iss of the assertion")
+            raise Refusal(error, "client_id is not the iss of the assertion")
         self._check_claims(claims, error)
         # One client's jti is not another's. The list is no assertion, so the two kinds of key never meet.
         key = json.dumps([name, claims["jti"]]) if "jti" in claims else assertion
         if (outcome := self._used.put(key, {}, claims["exp"] + _LEEWAY)) != "kept":
-            raise _Refusal(error, f"assertion {outcome}")
+            raise Refusal(error, f"assertion {outcome}")
         return claims
+
+    def _check_signature(self, assertion: str, error: str, keys: Sequence[Named]) -> None:
+        """Raise Refusal unless one of the keys has signed; what is said is said of the last one."""
+        refusal, errors = Refusal(error, "the client has published no key"), self._library.errors
+        for _, key in keys:
+            try:
+                self._library.jws.deserialize_compact(assertion, key, registry=self._registry)
+            except errors.BadSignatureError:
+                refusal = Refusal(error, "signature does not verify with the registered key")
+            except errors.JoseError:
+                refusal = Refusal(error, "header is malformed, or its alg is not for the registered key")
+            else:
+                return
+        raise refusal
 
     def _check_claims(self, claims: Mapping[str, Any], error: str) -> None:
         now, as_client = int(self._now()), error == "invalid_client"
@@ -191,37 +140,51 @@ class _Checks:
         try:
             self._library.jwt.JWTClaimsRegistry(now=now, leeway=_LEEWAY, **needed).validate(claims)
         except self._library.errors.ExpiredTokenError:
-            raise _Refusal(error, "assertion expired") from None
+            raise Refusal(error, "assertion expired") from None
         except self._library.errors.ClaimError as fault:
             wrong_audience = fault.claim == "aud" and claims.get("aud") is not None
             reason = f"wrong audience: this server is {self.token_url}" if wrong_audience else fault.description
-            raise _Refusal(error, reason) from None
+            raise Refusal(error, reason) from None
         if claims["exp"] > now + _LONGEST + _LEEWAY:
-            raise _Refusal(error, f"exp is more than {_LONGEST} s ahead")
+            raise Refusal(error, f"exp is more than {_LONGEST} s ahead")
         if as_client and claims["sub"] != claims["iss"]:
-            raise _Refusal(error, "sub is not the client")
+            raise Refusal(error, "sub is not the client")
+
+
+def _meant(client: SimpleNamespace, header: Mapping[str, Any], error: str) -> list[Named]:
+    """Return the keys that may have signed: the one that the header names, all where it names none."""
+    try:
+        keys: list[Named] = client.keys()
+    except KeysFault as fault:
+        raise Refusal(error, str(fault)) from None
+    if "kid" not in header:
+        return keys
+    named = [each for each in keys if each.kid == header["kid"]]
+    if not named:
+        raise Refusal(error, "kid is not that of the registered key")
+    return named
 
 
 def _check_form(request: Request) -> None:
     """Refuse what RFC 6749, sections 2.3 and 3.2, and RFC 7521, section 4.1, forbid and Authlib lets pass."""
     form, grant = request.form, request.form.get("grant_type")
     if "Authorization" in request.headers or "client_secret" in form:
-        raise _Refusal("invalid_client", "this server knows no client secrets", 401)
+        raise Refusal("invalid_client", "this server knows no client secrets", 401)
     encoded = request.mimetype == "application/x-www-form-urlencoded"
     if request.query_string or not encoded or request.content_length is None:  # werkzeug cuts a long chunked body
-        raise _Refusal("invalid_request", "parameters belong into a form-encoded body with a Content-Length")
+        raise Refusal("invalid_request", "parameters belong into a form-encoded body with a Content-Length")
     if any(len(values) > 1 for values in form.listvalues()):
-        raise _Refusal("invalid_request", "a parameter is given more than once")
+        raise Refusal("invalid_request", "a parameter is given more than once")
     if not grant:
-        raise _Refusal("invalid_request", "grant_type is missing")
+        raise Refusal("invalid_request", "grant_type is missing")
     if grant not in _GRANTS:
-        raise _Refusal("unsupported_grant_type", f"grant_type is none of {', '.join(_GRANTS)}")
+        raise Refusal("unsupported_grant_type", f"grant_type is none of {', '.join(_GRANTS)}")
     if form.get("scope") and not _SCOPE.fullmatch(form["scope"]):
-        raise _Refusal("invalid_scope", "scope is malformed")
+        raise Refusal("invalid_scope", "scope is malformed")
     if grant == _JWT_BEARER and (not form.get("assertion") or form.get("client_assertion")):
-        raise _Refusal("invalid_request", "this grant takes an assertion and no client_assertion")
+        raise Refusal("invalid_request", "this grant takes an assertion and no client_assertion")
     if grant != _JWT_BEARER and not (form.get("client_assertion") and form.get("client_assertion_type") == _OF_CLIENT):
-        raise _Refusal("invalid_client", f"no client_assertion of type {_OF_CLIENT}")
+        raise Refusal("invalid_client", f"no client_assertion of type {_OF_CLIENT}")
 
 
 class _Service:
@@ -229,7 +192,7 @@ class _Service:
 
     def __init__(self, library: SimpleNamespace, app: Flask, checks: _Checks, lifetime: int, now: Clock) -> None:
         self._flask, self._checks, self._lifetime, self._now = library.flask, checks, lifetime, now
-        self._tokens, self.lock, self.counts = _Memory(now), threading.Lock(), Counter[str]()
+        self._tokens, self.lock, self.counts = Memory(now), threading.Lock(), Counter[str]()
         own = {
             "TOKEN_ENDPOINT_AUTH_METHODS": [_AUTH_METHOD],
             "create_token_response": lambda grant: (200, self._issue(grant.request), grant.TOKEN_RESPONSE_HEADER),
@@ -244,7 +207,7 @@ class _Service:
         client = {
             "CLIENT_AUTH_METHOD": _AUTH_METHOD,
             "extract_assertion": lambda _, text: checks.read(text, "invalid_client"),
-            "resolve_client_public_key": lambda _, client: client.key,
+            "resolve_client_public_key": lambda *_: None,  # `verify` has its own
             "process_assertion_claims": lambda _, text, _key: checks.verify(text, "invalid_client", form.form),
         }
         self._server = library.flask_oauth2.AuthorizationServer(app, checks.clients.get)
@@ -325,7 +288,7 @@ def make_app(
         "token_endpoint_auth_signing_alg_values_supported": _ALGS,
     }
     app.add_url_rule("/.well-known/oauth-authorization-server", "metadata", lambda: metadata)
-    for fault in (_Refusal, library.rfc6749.OAuth2Error, library.exceptions.HTTPException):
+    for fault in (Refusal, library.rfc6749.OAuth2Error, library.exceptions.HTTPException):
         app.register_error_handler(fault, service.refuse)
     app.after_request(service.finish)
     return app

@@ -16,9 +16,12 @@ from hsmjwt.config import KeyTable, Settings
 from hsmjwt.errors import ConfigError, UsageError
 from hsmjwt.hsm.uri import KeyUri, display, parse, pin_source_spec
 from hsmjwt.jose.encoding import quoted
+from hsmjwt.keyrules import KeyRules, configured, rules_of, tables_alike, tables_of
 from hsmjwt.nearest import did_you_mean
 from hsmjwt.secret import SecretSource, parse_source
 from hsmjwt.toml_tables import dotted
+
+__all__ = ["NOBODY", "By", "KeyChoice", "KeyRules", "choose_key", "tables_of"]
 
 T = TypeVar("T")
 
@@ -54,8 +57,8 @@ NOBODY = By("default", "default")
 class KeyChoice(msgspec.Struct, frozen=True, kw_only=True):
     """What was chosen; None where nobody names one; `module_by` says who names the module.
 
-    `mounted` is True where the key table lets the PIN file be readable by others, `fixed_alg` what the table binds the
-    key to. `named` says who names uri, module and pin_source.
+    `mounted` is True where the key table lets the PIN file be readable by others. `rules` is what the table says of its
+    key, `alike` what other tables do whose URI asks for the same. `named` says who names uri, module and pin_source.
     """
 
     uri: KeyUri | None
@@ -64,7 +67,8 @@ class KeyChoice(msgspec.Struct, frozen=True, kw_only=True):
     pin_source: SecretSource | None
     mounted: bool
     table: str | None
-    fixed_alg: str | None
+    rules: KeyRules
+    alike: tuple[KeyRules, ...]
     named: dict[str, By]
     warnings: tuple[str, ...] = ()
 
@@ -98,9 +102,10 @@ def choose_key(
     module, module_by = _module(entry, module, environ)
     of_login = entry
     if entry is not None and key is not None and uri is not None:
-        own = _configured(settings, entry, "uri", functools.partial(parse, entry.uri))
+        own = configured(settings, entry, "uri", functools.partial(parse, entry.uri))
         of_login = entry if _is_its_token(own, uri) else None
     source, pin_by = _pin(settings, environ, entry=of_login, uri=uri, uri_by=uri_by, flag=pin_source)
+    alike = [] if uri is None else tables_alike(settings, uri, module)
     return KeyChoice(
         uri=uri,
         module=module,
@@ -108,7 +113,8 @@ def choose_key(
         pin_source=source,
         mounted=of_login is not None and of_login.pin_file_check == "mount",
         table=table,
-        fixed_alg=entry.alg if entry is not None else None,
+        rules=rules_of(settings, entry) if entry is not None else KeyRules(),
+        alike=tuple(rules_of(settings, each) for each in alike if each.name != table),
         named={"uri": uri_by, "module": module_by, "pin_source": pin_by},
         warnings=(_PIN_VALUE_WARNING,) if uri is not None and uri.pin_value is not None else (),
     )
@@ -127,7 +133,7 @@ def _uri(
     if flag is not None:
         return _flagged("--key", lambda: parse(flag)), By("flag", "--key")
     if entry is not None:
-        return _configured(settings, entry, "uri", lambda: parse(entry.uri)), _in_table(entry, "uri")
+        return configured(settings, entry, "uri", lambda: parse(entry.uri)), _in_table(entry, "uri")
     named = environ.get("HSMJWT_KEY")
     if named:
         return _flagged("HSMJWT_KEY", lambda: parse(named)), By("environment", "HSMJWT_KEY")
@@ -160,7 +166,7 @@ def _pin(
     if uri is not None and (spec := pin_source_spec(uri)) is not None:
         return _flagged(f"pin-source of {uri_by.label}", lambda: parse_source(spec)), uri_by
     if entry is not None and (named := entry.pin_source) is not None:
-        return _configured(settings, entry, "pin_source", lambda: parse_source(named)), _in_table(entry, "pin_source")
+        return configured(settings, entry, "pin_source", lambda: parse_source(named)), _in_table(entry, "pin_source")
     if variable := environ.get("HSMJWT_PIN_SOURCE"):
         return _flagged("HSMJWT_PIN_SOURCE", lambda: parse_source(variable)), By("environment", "HSMJWT_PIN_SOURCE")
     if "HSMJWT_PIN" in environ:  # empty too: a CI secret that is missing comes as an empty variable, and is told so
@@ -177,12 +183,3 @@ def _flagged(name: str, call: Callable[[], T]) -> T:
         return call()
     except UsageError as error:
         raise UsageError(f"{name}: {error.message}", hint=error.hint) from None
-
-
-def _configured(settings: Settings, entry: KeyTable, key: str, call: Callable[[], T]) -> T:
-    try:
-        return call()
-    except UsageError as error:
-        raise settings.source.fault(
-            ("keys", entry.name, key), f"{key} in [keys.{entry.name}]: {error.message}", hint=error.hint
-        ) from None

@@ -42,11 +42,25 @@ def key_lines(text: str) -> dict[KeyPath, int]:
     return finder.lines
 
 
+def value_spans(text: str) -> dict[KeyPath, tuple[int, int]]:
+    """Return where in the text each key's value begins and ends, of what `key_lines` understands.
+
+    The end of a number or a date may have blanks before it. Never raises.
+    """
+    finder = _Finder(text)
+    try:
+        finder.document()
+    except (_Stop, IndexError, RecursionError, ValueError):
+        pass  # whoever edits looks at what became of it
+    return finder.spans
+
+
 class _Finder:
     def __init__(self, text: str) -> None:
         self.text = text
         self.at = 0
         self.lines: dict[KeyPath, int] = {}
+        self.spans: dict[KeyPath, tuple[int, int]] = {}
         self._counted_to = 0
         self._line = 1
 
@@ -69,7 +83,10 @@ class _Finder:
         """Walk over `key = value`."""
         path = self.key(table)
         self.expect("=")
+        self.skip(_BLANK)
+        start = self.at
         self.value(path)
+        self.spans.setdefault(path, (start, self.at))
 
     def key(self, table: KeyPath) -> KeyPath:
         """Walk over a dotted key, note its line for each part, and return its path."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import re
 from collections.abc import Mapping
@@ -20,6 +21,9 @@ KINDS: Final = {
     "texts": "text or a list of texts",
     "paths": "a list of texts",
     "duration": 'text such as "90s"',
+    "moment": 'a date, a time with an offset, or text such as "2031-11-02T01:30:00Z"',
+    "yes or no": "true or false",
+    "count": "a whole number above 0",
     "table": "a table",
     "tables": "tables",
 }
@@ -29,21 +33,22 @@ _PLAIN_NUMBER: Final = 10**18  # a larger one is described, not shown
 class Source:
     """The text of a config file, kept for the line numbers of errors and never shown."""
 
-    def __init__(self, path: str | None = None, text: str = "") -> None:
-        """Keep path and text; no path stands for a configuration that no file holds."""
+    def __init__(self, path: str | None = None, text: str = "", noun: str = "config file") -> None:
+        """Keep path and text; no path stands for a configuration that no file holds. `noun` says what the file is."""
         self._path = path
+        self._noun = noun
         self._text = text
         self._lines: dict[KeyPath, int] | None = None  # found for the first fault
 
     def place(self, key: KeyPath) -> str:
-        """Return `config file 'PATH', line N`: the line of the key, else of the nearest table around it."""
+        """Return such as `config file 'PATH', line N`: the line of the key, else of the nearest table around it."""
         if self._path is None:
             return "the configuration"
         if self._lines is None:
             self._lines = key_lines(self._text)
         while key and key not in self._lines:
             key = key[:-1]
-        return f"config file {self._path!r}" + (f", line {self._lines[key]}" if key else "")
+        return f"{self._noun} {self._path!r}" + (f", line {self._lines[key]}" if key else "")
 
     def fault(self, key: KeyPath, problem: str, *, hint: str | None = None) -> ConfigError:
         """Return the error for what is wrong with a key."""
@@ -74,6 +79,9 @@ class Source:
             "table": isinstance(value, dict),
             "paths": _is_texts(value),
             "texts": isinstance(value, str) or _is_texts(value),
+            "moment": isinstance(value, str | datetime.date),
+            "yes or no": isinstance(value, bool),
+            "count": isinstance(value, int) and not isinstance(value, bool) and value > 0,
         }.get(kind, isinstance(value, str))
         if not good:
             raise self.fault(
@@ -89,20 +97,20 @@ class Source:
         return value
 
 
-def not_toml(path: str, text: str, error: Exception) -> ConfigError:
+def not_toml(path: str, text: str, error: Exception, noun: str = "config file") -> ConfigError:
     """Return the error for bad TOML; tomllib tells the place at the end of its message."""
     if isinstance(error, RecursionError):
-        return ConfigError(f"config file {path!r} is nested too deep")
+        return ConfigError(f"{noun} {path!r} is nested too deep")
     message = str(error)
     found = re.search(r" \(at (?:line (\d+), column (\d+)|end of document)\)$", message)
     if found is None:  # int() takes 4300 digits at most
-        return ConfigError(f"config file {path!r}: a number has too many digits")
+        return ConfigError(f"{noun} {path!r}: a number has too many digits")
     what = message[: found.start()]
     what = what[:1].lower() + what[1:]
     line = found[1] or str(text.rstrip("\n").count("\n") + 1)
     column = f", column {found[2]}" if found[2] else " at the end of the file"
     return ConfigError(
-        f"config file {path!r}, line {line}{column}: not TOML: {what}",
+        f"{noun} {path!r}, line {line}{column}: not TOML: {what}",
         hint='texts stand in quotes: name = "value"; https://toml.io/en/v1.0.0 has the rules',
     )
 

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa, utils
 
 from hsmjwt.errors import DeviceError, KeyUnfitError
-from hsmjwt.jose.algorithms import Algorithm
+from hsmjwt.jose.algorithms import Algorithm, misfit
 from hsmjwt.jose.jws import Signer
 from hsmjwt.jose.keys import CURVES, EcKey, OkpKey, PublicKey, RsaKey, signature_bytes
 
@@ -56,7 +56,13 @@ class Verified:
         return self._key
 
     def sign(self, message: bytes, alg: Algorithm) -> bytes:
-        """Return the wrapped signer's signature; raises DeviceError where it is not one by the public key."""
+        """Return the wrapped signer's signature; raises DeviceError where it is not one by the public key.
+
+        Where the algorithm may not be used with the key it raises KeyUnfitError, and nothing is signed.
+        """
+        reason = misfit(alg, self._key)
+        if reason is not None:
+            raise KeyUnfitError(reason)
         signature = self._signer.sign(message, alg)
         if _fits(self._check, self._key, alg, message, signature):
             return signature

@@ -12,7 +12,8 @@ import requests
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from hsmjwt.demo import Client, DemoServer, _Memory, _Refusal, make_app
+from hsmjwt.demo import Client, DemoServer, make_app
+from hsmjwt.demo_memory import Memory, Refusal
 from hsmjwt.errors import UsageError
 
 
@@ -95,9 +96,9 @@ def test_the_metadata_and_the_date_tell_where_and_when():
 
 def test_a_full_memory_refuses_and_forgets_nothing():
     clock = [0.0]
-    memory = _Memory(lambda: clock[-1], most=2)
+    memory = Memory(lambda: clock[-1], most=2)
     assert [memory.put(key, {}, 10) for key in "aab"] == ["kept", "replayed", "kept"]
-    with pytest.raises(_Refusal, match="too many"):
+    with pytest.raises(Refusal, match="too many"):
         memory.put("c", {}, 10)
     clock.append(10.0)
     assert [memory.put("c", {}, until) for until in (10, 11)] == ["expired", "kept"]

@@ -56,8 +56,11 @@ MAY_IMPORT = {  # beside itself; who stands on less takes away what is too much 
         *("compose", "errors", "guard.policy", "jose", "x509"),
         *("hsm.keygen", "hsm.listing", "hsm.objects", "hsm.uri"),
     },
+    "config_edit": {"config", "deadline", "errors", "profile_text", "toml_lines", "toml_tables", "whole_file"},
     "deadline": {"errors"},
-    "demo": {"errors"},
+    "demo": {"demo_keys", "demo_memory", "errors"},
+    "demo_keys": {"errors"},
+    "demo_memory": set(),
     "errors": set(),
     "folders": {"errors"},
     "keychoice": {"config", "errors", "hsm.uri", "jose.encoding", "nearest", "secret", "toml_tables"},
@@ -76,6 +79,7 @@ MAY_IMPORT = {  # beside itself; who stands on less takes away what is too much 
     "toml_lines": set(),
     "toml_tables": {"errors", "nearest", "toml_lines"},
     "verify": {"errors", "jose"},
+    "whole_file": {"private"},
     "x509": {"errors", "jose"},
 }
 ON_THE_WAY_IN = {  # what is loaded before anything is known about the call, and all that it loads

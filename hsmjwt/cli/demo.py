@@ -36,7 +36,8 @@ _LAST_PORT = 65535
 _DEMO = """Show the whole flow on a throwaway token and a local server.
 
 A SoftHSM2 token is made in a temporary folder, and the authorization server runs on this machine. With --serve it
-stays up; with --client and --public-key it runs alone and prints its URL once it listens.
+stays up; with --client and --public-key, or --jwks, it runs alone and prints its URL once it listens. A JWK set is
+read again at each request, so that a key counts as soon as it is published.
 
 \b
 Examples:
@@ -55,6 +56,7 @@ def show(
     public_key: Annotated[
         str | None, Flag("--public-key", metavar="FILE", help="The client's public key, PEM or DER.")
     ] = None,
+    jwks: Annotated[str | None, Flag("--jwks", metavar="FILE", help="The JWK set that the client publishes.")] = None,
     port: Annotated[str | None, Flag("--port", metavar="N", help="The server's port (a free one).")] = None,
     timeout: Annotated[str | None, Flag("--timeout", metavar="DURATION", help="End after this long (60s).")] = None,
     verbose: Annotated[bool, Flag("--verbose", help="Say what is done.")] = False,
@@ -67,14 +69,19 @@ def show(
 
     del verbose
     run.console.final = False
-    if (client is None) != (public_key is None):
-        raise UsageError("--client and --public-key go together", hint="name both, with --serve")
-    if client is not None and public_key is not None:
+    if public_key is not None and jwks is not None:
+        raise UsageError("--public-key and --jwks both name the client's keys", hint="leave one of them out")
+    files = public_key or jwks
+    if (client is None) != (files is None):
+        raise UsageError("--client and --public-key (or --jwks) go together", hint="name both, with --serve")
+    if client is not None:
         if not serve:
-            raise UsageError("--client and --public-key are for --serve", hint="add --serve")
+            raise UsageError("--client and --public-key or --jwks are for --serve", hint="add --serve")
         if keep or timeout is not None:
             raise UsageError("a server that runs alone has no folder to keep and no time limit", hint="leave it out")
-        _serve_alone(run, client, public_key, _port(port), as_json=json)
+        pem = None if public_key is None else forms.public_pem(devices.read_public(run, public_key))
+        alone = demo.Client(client_id=client, public_key_pem=pem, jwks=jwks)
+        _serve_alone(run, alone, _port(port), as_json=json)
         return
     run.limit(timeout, _TIMEOUT)
     demo.DemoServer([], _port(port)).close()  # what is in its way is said before the first step
@@ -108,10 +115,8 @@ def _port(text: str | None) -> int:
     return int(text)
 
 
-def _serve_alone(run: Run, client: str, public_key: str, port: int, *, as_json: bool) -> None:
+def _serve_alone(run: Run, client: demo.Client, port: int, *, as_json: bool) -> None:
     from hsmjwt import demo
-
-    pem = forms.public_pem(devices.read_public(run, public_key))
 
     def announce(url: str) -> None:
         if as_json:
@@ -119,7 +124,7 @@ def _serve_alone(run: Run, client: str, public_key: str, port: int, *, as_json: 
         else:
             run.console.result(url)
 
-    demo.serve([demo.Client(client_id=client, public_key_pem=pem)], port, announce)
+    demo.serve([client], port, announce)
 
 
 class _Walk:
@@ -138,6 +143,7 @@ class _Walk:
     def go(self, port: int, *, serve: bool, keep: bool) -> None:
         from hsmjwt import demo
         from hsmjwt.custody import keys as custody
+        from hsmjwt.custody.generating import generate_key
         from hsmjwt.hsm.keygen import parse_new_key
 
         wait = self._run.wait
@@ -146,7 +152,7 @@ class _Walk:
         choice = self._choice(token, "pkcs11:token=demo")
         opened = Devices(self._settings, self._around())
         new = parse_new_key("rsa:2048", "demo-key", None)
-        uri = wait(lambda: custody.generate_key(opened, choice, new))
+        uri = wait(lambda: generate_key(opened, choice, new)).uri
         key = self._choice(token, uri)
         about = wait(lambda: custody.show_key(opened, key))
         self._say("an RSA key, born on the token", uri, _born(about))

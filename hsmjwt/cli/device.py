@@ -89,4 +89,5 @@ def choose(
         module_by=chosen.module_by,
         pin_source=chosen.pin_source or PROMPT,
         mounted=chosen.mounted,
+        rules=chosen.rules,
     )

@@ -15,7 +15,7 @@ import msgspec
 from hsmjwt.cli.run import Run
 
 Action = Callable[[Run], int | None]
-Completes = Literal["profiles", "variables", "providers", "keys", "tokens"]
+Completes = Literal["profiles", "variables", "providers", "keys", "tokens", "published"]
 
 
 class Flag(NamedTuple):
@@ -39,7 +39,10 @@ class Word(NamedTuple):
 
 
 class Command:
-    """A command: its function, the names of its words in order, and the Structs of flags that the function takes."""
+    """A command: its function, the names of its words in order, and the Structs of flags that the function takes.
+
+    A star before the last word's name says that it may be repeated: the function gets a list, None for none.
+    """
 
     def __init__(
         self,
@@ -50,17 +53,20 @@ class Command:
     ) -> None:
         self.function = function
         self.about = about
-        self.words = words
+        self.words = tuple(word.removeprefix("*") for word in words)
         self.groups = groups
+        self.repeats = bool(words) and words[-1].startswith("*")
 
     def plain(self, given: Sequence[str]) -> Action | None:
         """Return the work of a call without flags; None where typer has to look at it, if only to say what is wrong."""
-        if len(given) > len(self.words) or any(_is_flag(text) for text in given):
+        if any(_is_flag(text) for text in given) or (len(given) > len(self.words) and not self.repeats):
             return None
         optional = self.function.__kwdefaults__ or {}
         if any(name not in optional for name in self.words[len(given) :]):
             return None
-        values = dict(zip(self.words, given, strict=False))
+        values: dict[str, str | list[str]] = dict(zip(self.words, given, strict=False))
+        if self.repeats and len(given) >= len(self.words):
+            values[self.words[-1]] = list(given[len(self.words) - 1 :])
         built = {name: struct() for name, struct in self.groups.items()}
         return lambda run: self.function(run, **values, **built)
 

@@ -27,6 +27,8 @@ VERBS = {
     "demo": "hsmjwt.cli.demo",
     "slot": "hsmjwt.cli.slot",
     "key": "hsmjwt.cli.key",
+    "cert": "hsmjwt.cli.cert",
+    "jwks": "hsmjwt.cli.jwks",
     "profile": "hsmjwt.cli.profile",
     "provider": "hsmjwt.cli.provider",
     "cache": "hsmjwt.cli.cache",

@@ -5,19 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any
 
-import msgspec
-
 from hsmjwt.cli import device as devices
-from hsmjwt.cli.flags import Device, Flag, Group, Patient, Place, Shared, Word, command
+from hsmjwt.cli.flags import Device, Flag, Group, Place, Shared, Word, command
+from hsmjwt.cli.key_generate import generate
 from hsmjwt.cli.output import one_line
 from hsmjwt.cli.run import Run
 from hsmjwt.compose import forms
 from hsmjwt.errors import UsageError
 
 KeyArgument = Annotated[str | None, Word("KEY", "A pkcs11: URI or keys.NAME of the config.", "keys")]
-
-_GENERATE_TIMEOUT = 300.0  # seconds: a card takes minutes for RSA-4096
-
 
 _LIST = """List keys, each with the URI that selects it.
 
@@ -28,15 +24,6 @@ Examples:
   hsmjwt key list --key 'pkcs11:token=prod' --pin-source prompt
   hsmjwt key list --json
 """
-_GENERATE = """Make a key pair on the token, and print its URI.
-
-The private key is for signatures only, sensitive and not extractable: it cannot leave the token.
-
-\b
-Examples:
-  hsmjwt key generate --key 'pkcs11:token=prod' --label adobe-jwt
-  hsmjwt key generate --key 'pkcs11:token=prod' --label google-jwt --type p256 --id 0a1b
-"""
 _SHOW = """Show what the token says of a key.
 
 \b
@@ -44,7 +31,7 @@ Examples:
   hsmjwt key show 'pkcs11:token=prod;object=adobe-jwt'
   hsmjwt key show keys.adobe --json
 """
-_EXPORT = """Print a key's public half: PEM, DER or a JWK.
+_EXPORT = """Print a key's public half, and never a private one: PEM, DER, a JWK or OpenSSH's line.
 
 \b
 Examples:
@@ -85,43 +72,6 @@ def list_keys(run: Run, *, device: Place, shared: Shared) -> None:
     )
 
 
-@command(_GENERATE, device=Place, shared=Patient)
-def generate(
-    run: Run,
-    *,
-    label: Annotated[str | None, Flag("--label", metavar="TEXT", help="The new key's label.")] = None,
-    kind: Annotated[
-        str | None, Flag("--type", metavar="TYPE", help="rsa:2048, rsa:3072 (the default), rsa:4096 or p256.")
-    ] = None,
-    key_id: Annotated[str | None, Flag("--id", metavar="HEX", help="The new key's id (from its public key).")] = None,
-    device: Place,
-    shared: Patient,
-) -> None:
-    """Make a key."""
-    from hsmjwt.custody import keys as custody
-    from hsmjwt.hsm.keygen import parse_new_key
-
-    run.limit(shared.timeout, _GENERATE_TIMEOUT)
-    settings = devices.load_settings(shared)
-    choice = devices.choose(run, settings, device, needed=False)
-    name = label if label is not None else choice.uri.object
-    if name is None:
-        raise UsageError("the new key has no label", hint="--label TEXT, or object=… in the URI")
-    if choice.uri.object not in (None, name):
-        raise UsageError("--label and the URI's object differ", hint="leave one of them out")
-    new = parse_new_key(kind or "rsa:3072", name, key_id)
-    if choice.uri.id is not None:
-        if new.id not in (None, choice.uri.id):
-            raise UsageError("--id and the URI's id differ", hint="leave one of them out")
-        new = msgspec.structs.replace(new, id=choice.uri.id)
-    opened = devices.open_with(run, settings, device)
-    uri = run.wait(lambda: custody.generate_key(opened, choice, new))
-    if shared.json:
-        run.console.result_json({"uri": uri})
-    else:
-        run.console.result(uri)
-
-
 @command(_SHOW, "named", device=Device, shared=Shared)
 def show(run: Run, *, named: KeyArgument = None, device: Device, shared: Shared) -> None:
     """Show a key."""
@@ -146,23 +96,27 @@ def export(
     pem: Annotated[bool, Flag("--pem", help="PEM, a SubjectPublicKeyInfo (the default).")] = False,
     der: Annotated[bool, Flag("--der", help="DER, the bytes themselves.")] = False,
     jwk: Annotated[bool, Flag("--jwk", help="A JSON Web Key.")] = False,
+    ssh: Annotated[bool, Flag("--ssh", help="A line as OpenSSH and git hosts take it, with the key's label.")] = False,
     device: Device,
     shared: Shared,
 ) -> None:
     """Print a public key."""
     from hsmjwt.custody import keys as custody
 
-    if pem + der + jwk > 1:
-        raise UsageError("several forms are asked for at once", hint="one of --pem, --der, --jwk")
+    if pem + der + jwk + ssh > 1:
+        raise UsageError("several forms are asked for at once", hint="one of --pem, --der, --jwk, --ssh")
     if der and shared.json:
         raise UsageError("--der and --json contradict each other", hint="--jwk, or --json alone, prints JSON")
-    public = _read(run, named, device, shared, custody.public_key)
+    public, label = _read(run, named, device, shared, custody.labelled_key)
     if der:
         run.console.result_bytes(forms.public_der(public))
     elif jwk:
         run.console.result_json(forms.public_jwk(public))
     elif shared.json:
-        run.console.result_json({"pem": forms.public_pem(public), "jwk": forms.public_jwk(public)})
+        made = {"pem": forms.public_pem(public), "jwk": forms.public_jwk(public), "ssh": forms.ssh_line(public, label)}
+        run.console.result_json(made)
+    elif ssh:
+        run.console.result(forms.ssh_line(public, label))
     else:
         run.console.result(forms.public_pem(public))
 

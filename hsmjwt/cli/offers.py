@@ -196,6 +196,8 @@ def _named(kind: Completes, last: str, teller: Teller) -> list[Source]:
             return [lambda: map(Offer, provider.names())]
         case "keys":
             return [teller.key_tables, *([teller.visible_keys] if _is_uri(last) else [])]
+        case "published":
+            return [teller.key_tables, teller.profiles, *([teller.visible_keys] if _is_uri(last) else [])]
         case "tokens":
             return [teller.visible_tokens] if _is_uri(last) else []
     assert_never(kind)

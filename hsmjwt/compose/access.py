@@ -29,7 +29,7 @@ _A_DAY = 86400  # seconds
 
 def open_key(devices: Devices, profile: Profile) -> OpenKey:
     """Log in, find the profile's key and return it with a signer that makes assertions alone."""
-    return open_signer(devices, choice_of(profile), "assertion")
+    return open_signer(devices, choice_of(profile), "assertion", profile.alg)
 
 
 def asserter(devices: Devices, profile: Profile) -> Asserter:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -13,16 +14,19 @@ from hsmjwt import folders
 from hsmjwt.deadline import Deadline
 from hsmjwt.errors import ConfigError, HsmjwtError
 from hsmjwt.hsm.uri import KeyUri, TokenInfo
+from hsmjwt.keyrules import KeyRules, bounds
 from hsmjwt.private import make_folder
 from hsmjwt.secret import Prompter, Resolved, SecretSource, resolve
 
 if TYPE_CHECKING:
     from hsmjwt.config import Settings
-    from hsmjwt.guard.policy import Purpose
+    from hsmjwt.guard.policy import Bound, Purpose
     from hsmjwt.hsm.login import LoginRules
     from hsmjwt.hsm.module import Login, Module
+    from hsmjwt.hsm.signer import Pkcs11Signer
     from hsmjwt.hsm.slots import Slot
-    from hsmjwt.jose.jws import OpenKey
+    from hsmjwt.jose.algorithms import Algorithm
+    from hsmjwt.jose.jws import OpenKey, Signer
     from hsmjwt.oauth.profile import Profile
 
 PROMPT = SecretSource(kind="prompt")
@@ -42,13 +46,17 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeviceChoice(msgspec.Struct, frozen=True, kw_only=True):
-    """Which module to load and how to log in; what a flag, a key table or the environment said."""
+    """Which module to load and how to log in; what a flag, a key table or the environment said.
+
+    `rules` is what the key table says of its key that was named, nothing where none was.
+    """
 
     uri: KeyUri
     module: str | None
     module_by: str
     pin_source: SecretSource
     mounted: bool = False
+    rules: KeyRules = KeyRules()
 
 
 def state_folder(environ: Mapping[str, str]) -> str:
@@ -176,21 +184,88 @@ def choice_of(profile: Profile) -> DeviceChoice:
         module_by=profile.module_by,
         pin_source=profile.pin_source or PROMPT,
         mounted=profile.mounted,
+        rules=profile.rules,
     )
 
 
-def open_signer(devices: Devices, choice: DeviceChoice, purpose: Purpose) -> OpenKey:
-    """Log in, find the key and return it with a signer for one purpose, which verifies each signature that it makes."""
-    from hsmjwt.guard.policy import Permitted
+class FoundSigner(NamedTuple):
+    """A signer of a key that was found, and what all key tables say that mean the key, however it was named."""
+
+    signer: Pkcs11Signer
+    rules: tuple[KeyRules, ...]
+
+    def within(self, named: KeyRules) -> tuple[KeyRules, ...]:
+        """Return what limits the use of the key: its own tables, and the one that was named where that is another."""
+        others = tuple(each for each in self.rules if each.table != named.table)
+        return others if named.table is None else (named, *others)
+
+
+def find_signer(devices: Devices, choice: DeviceChoice, module: Module, slot: Slot, login: Login) -> FoundSigner:
+    """Log in and find the key; nothing of its tables is asked yet but what tells its public half."""
+    from hsmjwt.compose import halves
     from hsmjwt.hsm.signer import Pkcs11Signer
+
+    half = halves.half_for(devices.settings, module, slot)
+    signer = Pkcs11Signer(module, slot, choice.uri, login, devices.around.note, half=half)
+    rules = halves.rules_for(devices.settings, module, slot, signer.key)
+    halves.check_halves(devices.settings, rules, signer)
+    return FoundSigner(signer, rules)
+
+
+def usable_algs(found: FoundSigner, named: KeyRules) -> tuple[Algorithm, ...]:
+    """Return the algorithms that a key can and may sign with, the best first.
+
+    Raises PolicyError where its tables agree on none, KeyUnfitError and DeviceError where it can do none of theirs.
+    """
+    from hsmjwt.guard.policy import bound_to
+    from hsmjwt.jose.algorithms import ALGORITHMS
+
+    allowed = [ALGORITHMS[name] for name in bound_to(bounds(found.within(named)))]
+    if not allowed:
+        return found.signer.algs
+    able = tuple(alg for alg in allowed if alg in found.signer.algs)
+    if not able:
+        found.signer.ways(allowed[0])  # which says why not
+    return able
+
+
+def open_signer(devices: Devices, choice: DeviceChoice, purpose: Purpose, alg: str | None = None) -> OpenKey:
+    """Log in, find the key and return it with a signer for one purpose, which verifies each signature that it makes.
+
+    `alg` is what it is to sign with, where that is known. Raises PolicyError where a key table forbids it: the one that
+    was named before the token is opened, any other that means the key before anything is signed. A self-test is for
+    the key's own custodian, and only its algorithm is asked for.
+    """
+    from hsmjwt.compose import halves
+    from hsmjwt.guard.policy import Permitted, check_alg, check_end
     from hsmjwt.jose.jws import OpenKey
+    from hsmjwt.jose.keys import HiddenKey
     from hsmjwt.verify import Verified
 
+    testing = purpose == "self-test"
+
+    def limits(rules: tuple[KeyRules, ...]) -> tuple[Bound, ...]:
+        found = tuple(each._replace(not_after=None) if testing else each for each in bounds(rules))
+        check_end(found, time.time())
+        if alg is not None:
+            check_alg(found, alg)
+        return found
+
+    limits((choice.rules,))
     module = devices.module(choice)
     try:
         slot = module.find_token(choice.uri)
-        signer = Pkcs11Signer(module, slot, choice.uri, devices.login(choice), devices.around.note)
+        found = find_signer(devices, choice, module, slot, devices.login(choice))
+        within = found.within(choice.rules)
+        bound = limits(within)
+        algs = usable_algs(found, choice.rules)
+        if not testing:
+            halves.check_thumbprints(found.rules, found.signer)
     finally:
         module.settle()
-    devices.around.note(f"key {signer.uri}")
-    return OpenKey(Permitted(Verified(signer), purpose), signer.uri)
+    devices.around.note(f"key {found.signer.uri}")
+    if isinstance(found.signer.known, HiddenKey):
+        signer: Signer = halves.Unverified(found.signer, devices.around.warn)
+    else:
+        signer = Verified(found.signer)
+    return OpenKey(Permitted(signer, purpose, bound, time.time), found.signer.uri, algs)

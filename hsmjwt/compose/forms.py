@@ -39,6 +39,13 @@ def public_der(key: PublicKey) -> bytes:
     return x509.spki_der(key)
 
 
+def ssh_line(key: PublicKey, comment: str) -> str:
+    """Return a public key as OpenSSH's line."""
+    from hsmjwt.x509 import ssh
+
+    return ssh.ssh_line(key, comment)
+
+
 def public_jwk(key: PublicKey) -> dict[str, str]:
     """Return a public key as a JWK, named by its thumbprint (RFC 7638)."""
     from hsmjwt.jose.algorithms import by_default

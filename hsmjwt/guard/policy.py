@@ -10,8 +10,9 @@ of the caller's choice.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
-from typing import Any, Final, Literal, assert_never
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Literal, NamedTuple, assert_never
 
 from hsmjwt.errors import ConfigError, PolicyError
 from hsmjwt.jose.algorithms import Algorithm
@@ -30,13 +31,26 @@ _RANDOM = 32  # bytes of a self-test
 Purpose = Literal["assertion", "certificate", "request", "transcript", "self-test"]
 
 
-class Permitted:
-    """A Signer for one purpose: what is not of that kind does not reach the key."""
+class Bound(NamedTuple):
+    """What the key table of that name binds a key to.
 
-    def __init__(self, signer: Signer, purpose: Purpose) -> None:
-        """Wrap `signer`."""
+    `algs` names its algorithms, none where any will do, and `not_after` is the last second of its use as Unix time.
+    """
+
+    table: str
+    algs: tuple[str, ...] = ()
+    not_after: int | None = None
+
+
+class Permitted:
+    """A Signer for one purpose and within bounds: what is not of that kind does not reach the key."""
+
+    def __init__(self, signer: Signer, purpose: Purpose, bounds: Sequence[Bound], clock: Callable[[], float]) -> None:
+        """Wrap `signer`; `clock` returns Unix time."""
         self._signer = signer
         self._purpose = purpose
+        self._bounds = bounds
+        self._clock = clock
 
     @property
     def public_key(self) -> PublicKey:
@@ -44,9 +58,55 @@ class Permitted:
         return self._signer.public_key
 
     def sign(self, message: bytes, alg: Algorithm) -> bytes:
-        """Return the wrapped signer's signature; raises PolicyError as `check_message` does."""
+        """Return the wrapped signer's signature; raises PolicyError as the checks of this file do."""
         check_message(self._purpose, message)
+        check_alg(self._bounds, alg.name)
+        check_end(self._bounds, self._clock())
         return self._signer.sign(message, alg)
+
+
+def bound_to(bounds: Sequence[Bound]) -> tuple[str, ...]:
+    """Return the algorithms that every table allows, in the order of the first one; none where no table names any.
+
+    One key, one algorithm (RFC 8725, section 3.1), unless all that bind it agree on several. Raises PolicyError where
+    they agree on none.
+    """
+    named = [each for each in bounds if each.algs]
+    if not named:
+        return ()
+    agreed = functools.reduce(lambda left, each: tuple(alg for alg in left if alg in each.algs), named, named[0].algs)
+    if not agreed:
+        said = ", ".join(f"[keys.{each.table}] to {_either(each.algs)}" for each in named)
+        raise refused(
+            f"keys.{named[-1].table}.alg",
+            f"key tables bind one key to different algorithms: {said}",
+            hint='a key that is used with two has a table that lists both, such as alg = ["RS256", "PS256"]',
+        )
+    return agreed
+
+
+def check_alg(bounds: Sequence[Bound], alg: str) -> None:
+    """Raise PolicyError, naming the rule, where a key table binds the key to other algorithms."""
+    for each in bounds:
+        if each.algs and alg not in each.algs:
+            raise refused(
+                f"keys.{each.table}.alg", f"{alg} is asked for, and the key table binds its key to {_either(each.algs)}"
+            )
+
+
+def check_end(bounds: Sequence[Bound], clock: float) -> None:
+    """Raise PolicyError, naming the rule, where a key table says that its key is used no more; `clock` is Unix time."""
+    for each in bounds:
+        if each.not_after is not None and int(clock) > each.not_after:
+            raise refused(
+                f"keys.{each.table}.not_after",
+                f"the key is not used after {_utc(each.not_after)}, and the clock says {_utc(clock)}",
+                hint="a new key takes its place, or its owner sets another not_after",
+            )
+
+
+def _either(algs: Sequence[str]) -> str:
+    return " or ".join(algs)
 
 
 def check_message(purpose: Purpose, message: bytes) -> None:

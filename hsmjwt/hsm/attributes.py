@@ -16,6 +16,11 @@ def _number(data: bytes) -> int:
     return value
 
 
+def mechanism_numbers(data: bytes) -> tuple[int, ...] | None:
+    """Return an array of CK_ULONG; None for bytes that are none."""
+    return struct.unpack(f"@{len(data) // _ULONG.size}L", data) if len(data) % _ULONG.size == 0 else None
+
+
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
@@ -31,6 +36,11 @@ _READ: dict[str, Callable[[bytes], Any]] = {
     "EC_POINT": bytes,
     "SIGN": any,  # CK_BBOOL: a byte
     "ALWAYS_AUTHENTICATE": any,
+    "SENSITIVE": any,
+    "EXTRACTABLE": any,
+    "NEVER_EXTRACTABLE": any,
+    "LOCAL": any,
+    "ALLOWED_MECHANISMS": mechanism_numbers,
 }
 _NUMBERS: dict[str, int] = {name: int(pkcs11.Attribute[name]) for name in _READ}
 
@@ -54,15 +64,40 @@ def unpacked(names: Iterable[str], values: Iterable[bytes | None]) -> dict[str, 
     return {name: _READ[name](data) for name, data in zip(names, values, strict=True) if data is not None}
 
 
+def mechanism_name(mechanism: int) -> str:
+    """Return a mechanism's name without CKM_, an unknown one's number as eight digits of hexadecimal."""
+    try:
+        return str(pkcs11.Mechanism(mechanism).name).lstrip("_")  # one that python-pkcs11 does not offer itself
+    except ValueError:
+        return f"0x{mechanism:08x}"
+
+
+_ENUMS = (
+    ("CLASS", pkcs11.ObjectClass),
+    ("KEY_TYPE", pkcs11.KeyType),
+    ("KEY_GEN_MECHANISM", pkcs11.Mechanism),
+)
+
+
 def label_mapper() -> Any:
-    """Return a mapper that survives what tokens hold: labels that are no UTF-8, types of a vendor's own."""
+    """Return a mapper that survives what tokens hold: labels that are no UTF-8, types of a vendor's own.
+
+    It has the array of mechanisms too that a key allows, in templates as python-pkcs11's Mechanism or by number.
+    """
     mapper = pkcs11.attributes.AttributeMapper()
     mapper.register_handler(
         pkcs11.Attribute.LABEL,
         lambda text: str(text).encode("utf-8", "replace"),  # never fails: see the top of objects.py
         _text,
     )
-    for name, enum in (("CLASS", pkcs11.ObjectClass), ("KEY_TYPE", pkcs11.KeyType)):
+    mapper.register_handler(
+        pkcs11.Attribute.ALLOWED_MECHANISMS,
+        lambda mechanisms: b"".join(_ULONG.pack(int(each)) for each in mechanisms),
+        mechanism_numbers,
+    )
+    for name in ("START_DATE", "END_DATE"):  # most keys have an empty one, which python-pkcs11 cannot read
+        mapper.register_handler(pkcs11.Attribute[name], bytes, bytes)
+    for name, enum in _ENUMS:
         mapper.register_handler(pkcs11.Attribute[name], lambda value: _ULONG.pack(int(value)), _known_or_number(enum))
     return mapper
 

@@ -24,9 +24,10 @@ _ULONG, _POINTER, _BYTES = ctypes.c_ulong, ctypes.c_void_p, ctypes.c_char_p
 _UNAVAILABLE = _ULONG(-1).value  # CK_UNAVAILABLE_INFORMATION
 _BATCH = 16
 _MOST = 1 << 20  # objects that one search may find; no token holds as many
-_ROOM = 512  # bytes for a value that is asked for without its length being known: a modulus of 4096 bits
+_ROOM = 520  # bytes for a value whose length is not known: a modulus of 4096 bits, and no attribute has just as many
 _LONGEST = 1 << 20  # bytes of a value; no attribute of a key has as many
 _SIGNATURE = 8192  # bytes; no key that JOSE knows makes as many
+_OF_ONE = frozenset({"CKR_ATTRIBUTE_TYPE_INVALID", "CKR_ATTRIBUTE_SENSITIVE"})  # of several: the others are told
 
 Values = Sequence[bytes | None]
 """What an object tells, in the order in which it was asked; None for what it will not tell."""
@@ -44,9 +45,10 @@ class Question(threading.local):
     Each thread has memory of its own, so that a call which hangs keeps nobody else from asking.
     """
 
-    def __init__(self, attributes: Sequence[int]) -> None:
-        """Take the attributes by number; this runs once in each thread that asks."""
+    def __init__(self, attributes: Sequence[int], rare: int | None = None) -> None:
+        """Take the attributes by number; `rare` is one that many objects lack. This runs once in each thread."""
         self._attributes = attributes
+        self._rare = rare
         self._room: Any = (ctypes.c_char * (_ROOM * len(attributes)))()
         start = ctypes.addressof(self._room)
         wanted: list[int] = []
@@ -56,7 +58,11 @@ class Question(threading.local):
         self._wanted = bytes(self._rows)
 
     def answer(self, ask: Any, session: int, thing: int) -> Values:
-        """Ask for all at once; one by one where one is longer or not told, since some tokens tell none then."""
+        """Ask for all at once, and once more for each that is longer, not told or left alone.
+
+        A token that does not tell one is to tell the others nevertheless (PKCS#11 2.40, section 5.7), and some tell
+        none then. That the rare one is not told beside others that are is believed.
+        """
         rows, room = self._rows, self._room
         ctypes.memmove(rows, self._wanted, len(self._wanted))
         result = ask(session, thing, rows, len(self._attributes))
@@ -65,7 +71,18 @@ class Question(threading.local):
             return [
                 room[start : start + length] for start, length in zip(range(0, len(room), _ROOM), lengths, strict=True)
             ]
-        return [_answer_of_one(ask, session, thing, kind) for kind in self._attributes]
+        told = result == 0 or rv_name(result) in _OF_ONE
+        there = [told and length < _ROOM for length in lengths]
+        values: list[bytes | None] = []
+        for index, kind in enumerate(self._attributes):
+            start = _ROOM * index
+            if there[index]:
+                values.append(room[start : start + lengths[index]])
+            elif kind == self._rare and any(there) and lengths[index] == _UNAVAILABLE:
+                values.append(None)
+            else:
+                values.append(_answer_of_one(ask, session, thing, kind))
+        return values
 
 
 def _answer_of_one(ask: Any, session: int, thing: int, attribute: int) -> bytes | None:
@@ -100,7 +117,7 @@ class Direct:
 
     _ask = _function(25, _ULONG, _ULONG, _POINTER, _ULONG)  # C_GetAttributeValue
     _find_init = _function(27, _ULONG, _POINTER, _ULONG)
-    _find = _function(28, _ULONG, _POINTER, _ULONG, _POINTER)
+    _find_some = _function(28, _ULONG, _POINTER, _ULONG, _POINTER)
     _find_final = _function(29, _ULONG)
     _sign_init = _function(43, _ULONG, _POINTER, _ULONG)
     _sign = _function(44, _ULONG, _BYTES, _ULONG, _POINTER, _POINTER)
@@ -112,7 +129,11 @@ class Direct:
     def search(
         self, session: int, template: Sequence[tuple[int, bytes]], question: Question
     ) -> list[tuple[int, Values]]:
-        """Return the objects that have the template's values, each with its answer to the question.
+        """Return the objects that have the template's values, each with its answer to the question; see `find`."""
+        return [(thing, question.answer(self._ask, session, thing)) for thing in self.find(session, template)]
+
+    def find(self, session: int, template: Sequence[tuple[int, bytes]]) -> list[int]:
+        """Return the objects that have the template's values, by number; the search has ended when this returns.
 
         Raises what the module gives, and DeviceError where it finds no end.
         """
@@ -123,14 +144,14 @@ class Direct:
         found: list[int] = []
         result = 0
         while result == 0 and count.value and len(found) < _MOST:
-            result = self._find(session, batch, _BATCH, at_count)
+            result = self._find_some(session, batch, _BATCH, at_count)
             found += batch[: count.value] if result == 0 else ()
         final = self._find_final(session)
         _check("C_FindObjects", result)
         _check("C_FindObjectsFinal", final)
         if len(found) >= _MOST:
             raise DeviceError(f"C_FindObjects found {len(found)} objects and no end")
-        return [(thing, question.answer(self._ask, session, thing)) for thing in found]
+        return found
 
     def read(self, session: int, thing: int, question: Question) -> Values:
         """Return an object's answer to a question."""
@@ -144,20 +165,23 @@ class Direct:
 class Hand:
     """A private key in one session; for one thread at a time, since the memory that its calls take is made once."""
 
-    __slots__ = ("_init", "_key", "_length", "_mechanism", "_places", "_session", "_sign", "_signature")
+    __slots__ = ("_init", "_key", "_length", "_mechanism", "_parameter", "_places", "_session", "_sign", "_signature")
 
     def __init__(self, init: Any, sign: Any, session: int, key: int) -> None:
         """Take both functions; session and key are numbers."""
         self._init, self._sign, self._session, self._key = init, sign, session, key
         self._mechanism = (_ULONG * 3)()  # CK_MECHANISM: type, place and length of its parameter (section 3.5)
+        self._parameter: tuple[bytes, Any] = b"", None
         self._length = _ULONG()
         self._signature: Any = (ctypes.c_char * _SIGNATURE)()
         self._places = tuple(ctypes.addressof(each) for each in (self._mechanism, self._signature, self._length))
 
-    def sign(self, data: bytes, mechanism: int) -> bytes:
-        """Return the token's signature; raises what the module gives."""
+    def sign(self, data: bytes, mechanism: int, parameter: bytes = b"") -> bytes:
+        """Return the token's signature; `parameter` is the mechanism's C struct. Raises what the module gives."""
         at_mechanism, at_signature, at_length = self._places
         self._mechanism[0] = mechanism
+        if parameter is not self._parameter[0]:
+            self._take(parameter)
         result = self._init(self._session, at_mechanism, self._key)
         if result:
             raise fault("C_SignInit", rv_name(result))
@@ -167,6 +191,12 @@ class Hand:
             raise fault("C_Sign", rv_name(result))
         signature: bytes = self._signature[: self._length.value]  # not longer than the memory, whatever the token says
         return signature
+
+    def _take(self, parameter: bytes) -> None:
+        """Put another parameter behind the mechanism."""
+        room = ctypes.create_string_buffer(parameter, len(parameter))
+        self._mechanism[1:] = [ctypes.addressof(room) if parameter else 0, len(parameter)]
+        self._parameter = parameter, room
 
 
 def _check(operation: str, result: int) -> None:

@@ -2,50 +2,95 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable
-from typing import Any, Literal, NamedTuple, assert_never
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from hsmjwt.errors import DeviceError, HsmjwtError, KeyFault, UsageError
+from hsmjwt.errors import DeviceError, HsmjwtError, UsageError
 from hsmjwt.hsm.binding import pkcs11
 from hsmjwt.hsm.faults import translated
-from hsmjwt.hsm.objects import NAMES, KeyObject, read_key, search
-from hsmjwt.hsm.uri import KeyUri, TokenInfo
-from hsmjwt.jose.keys import CURVES, PublicKey
+from hsmjwt.hsm.objects import NAMES, KeyObject, read_key
+from hsmjwt.hsm.uri import TokenInfo
+from hsmjwt.hsm.ways import NEW_KEY, WAYS
+from hsmjwt.jose.algorithms import ALGORITHMS, Algorithm
+from hsmjwt.jose.keys import CURVES, ED25519, PublicKey, RsaKey
+from hsmjwt.nearest import did_you_mean
 
 _LABEL_BYTES, _ID_BYTES = 255, 255  # PKCS#11 sets no limit; SoftHSM takes these, and nobody needs more
-_READ = (*NAMES, "KEY_TYPE", "MODULUS", "PUBLIC_EXPONENT", "SENSITIVE", "EXTRACTABLE")
+_KTY = {"rsa": "RSA", "ec": "EC", "ed25519": "OKP"}
+
+_BEYOND = ("DECRYPT", "UNWRAP", "DERIVE", "SIGN_RECOVER")
+_READ = (*NAMES, "KEY_TYPE", "MODULUS", "PUBLIC_EXPONENT", "SENSITIVE", "EXTRACTABLE", *_BEYOND)
+
+_ALLOWED, _MARK = "ALLOWED_MECHANISMS", "ID"
+_OPTIONAL = ((_ALLOWED,), ("SIGN_RECOVER", "VERIFY_RECOVER"), ("ENCRYPT", "WRAP"), ("DECRYPT", "UNWRAP", "DERIVE"))
+"""What a token may refuse to read in a template, each row given up as one; fewer rows before more, in this order."""
+
+_TEMPLATE = frozenset(  # a token's ways to say that it does not take a template; the last is tpm2-pkcs11's
+    {
+        *("CKR_ATTRIBUTE_TYPE_INVALID", "CKR_ATTRIBUTE_VALUE_INVALID", "CKR_ATTRIBUTE_READ_ONLY"),
+        *("CKR_TEMPLATE_INCONSISTENT", "CKR_GENERAL_ERROR"),
+    }
+)
+_LACKS = frozenset(
+    {
+        *("CKR_MECHANISM_INVALID", "CKR_MECHANISM_PARAM_INVALID", "CKR_KEY_SIZE_RANGE", "CKR_DOMAIN_PARAMS_INVALID"),
+        "CKR_CURVE_NOT_SUPPORTED",
+    }
+)
+_UNSAID = frozenset({"CKR_GENERAL_ERROR", "CKR_FUNCTION_FAILED", "CKR_DEVICE_ERROR"})
+
+# CKA_EC_PARAMS of Ed25519: the OID of RFC 8410, or the name as a PrintableString (PKCS#11 3.0, section 2.3.10).
+_EDWARDS = bytes.fromhex("06032b6570"), bytes.fromhex("130c") + b"edwards25519"
 
 
 class Kind(NamedTuple):
     """A type of key that is made here: `type` as KeyObject has it, `crv` for a key on a curve."""
 
-    type: Literal["rsa", "ec"]
+    type: Literal["rsa", "ec", "ed25519"]
     bits: int
     crv: str | None = None
+
+    def takes(self, alg: Algorithm) -> bool:
+        """Tell whether keys of this type sign by the algorithm."""
+        return alg.kty == _KTY[self.type] and alg.crv == self.crv and self.bits >= alg.min_bits
+
+    def describes(self, key: PublicKey) -> bool:
+        """Tell whether a public key is of this type and size."""
+        if isinstance(key, RsaKey):
+            return self.type == "rsa" and key.bits == self.bits
+        return key.crv == self.crv
+
+    @property
+    def name(self) -> str:
+        """Return the name by which `key generate --type` takes it."""
+        return next(name for name, kind in KINDS.items() if kind == self)
 
 
 KINDS = {
     **{f"rsa:{bits}": Kind("rsa", bits) for bits in (2048, 3072, 4096)},
-    "p256": Kind("ec", 256, "P-256"),
+    **{name.replace("-", "").lower(): Kind("ec", curve.bits, name) for name, curve in CURVES.items()},
+    "ed25519": Kind("ed25519", 256, ED25519),
 }
 """By the names that `key generate --type` takes."""
 
 
 class NewKey(msgspec.Struct, frozen=True):
-    """What to make: the type of key, label and id; `id` None chooses one.
+    """What to make: the type of key, label, id and algorithm; `id` None chooses one, `alg` None the type's usual one.
 
-    Raises UsageError for what no token can hold, whether it comes from a flag or from a URI.
+    Raises UsageError for what no token can hold, whether it comes from a flag or from a URI, and for an algorithm that
+    keys of the type do not sign by.
     """
 
     kind: Kind
     label: str
-    id: bytes | None
+    id: bytes | None = None
+    alg: str | None = None
 
     def __post_init__(self) -> None:
-        """Check label and id."""
+        """Check all of it."""
         label = self.label
         if any("\ud800" <= char <= "\udfff" for char in label):
             raise UsageError(f"the label {label!a} is not UTF-8 text")
@@ -57,120 +102,223 @@ class NewKey(msgspec.Struct, frozen=True):
             )
         if self.id is not None and not 0 < len(self.id) <= _ID_BYTES:
             raise UsageError(f"the id must have 1 to {_ID_BYTES} bytes, this one has {len(self.id)}")
+        if self.alg is not None and not self.kind.takes(_named(self.alg)):
+            names = ", ".join(row.name for row in ALGORITHMS.values() if self.kind.takes(row))
+            raise UsageError(f"a key of the type {self.kind.name} makes no {self.alg}", hint=f"it makes {names}")
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """Return the algorithm that the key is made for: the table's first for its type where none is named."""
+        if self.alg is not None:
+            return ALGORITHMS[self.alg]
+        return next(row for row in ALGORITHMS.values() if self.kind.takes(row))
 
 
-def parse_new_key(kind: str, label: str, key_id: str | None) -> NewKey:
+def parse_new_key(kind: str | None, label: str, key_id: str | None, alg: str | None = None) -> NewKey:
     """Read what a new key is asked to be: `kind` as `rsa:3072` or `p256`, `key_id` in hex (colons allowed).
 
-    Raises UsageError for what is neither, and as NewKey does.
+    Without a type it is the algorithm's, and rsa:3072 where that takes RSA keys or none is named. Raises UsageError for
+    what is neither, and as NewKey does.
     """
+    if kind is None:
+        kind = NEW_KEY[None if alg is None else _named(alg).crv]
     if kind not in KINDS:
         raise UsageError(f"'{kind}' is no type of key that this version makes", hint=f"one of {', '.join(KINDS)}")
     try:
         value = None if key_id is None else bytes.fromhex(key_id.replace(":", ""))
     except ValueError:
         raise UsageError(f"the id {key_id!a} is not hexadecimal", hint="for example --id 0a1b") from None
-    return NewKey(KINDS[kind], label, value)
+    return NewKey(KINDS[kind], label, value, alg)
 
 
-def refuse_taken(session: Any, new: NewKey, token: TokenInfo) -> None:
-    """Raise KeyFault where a key with this label, or this id, is there already."""
-    taken = search(session, KeyUri(object=new.label), token, NAMES)
-    if not taken and new.id is not None:
-        taken = search(session, KeyUri(id=new.id), token, NAMES)
-    if taken:
-        raise KeyFault(
-            f"there is a key with this label or id already: {min(taken, key=lambda key: key.kind).uri()}",
-            hint="take another --label or --id; nothing was changed",
+def _named(alg: str) -> Algorithm:
+    if alg not in ALGORITHMS:
+        hint = did_you_mean(alg, ALGORITHMS, noun="algorithms")
+        raise UsageError(f"{alg!a} is no signature algorithm that this version makes", hint=hint)
+    return ALGORITHMS[alg]
+
+
+def chosen_mechanism(new: NewKey, offered: Iterable[str]) -> str:
+    """Return the one mechanism that the new key is to allow: hash and signature on the token where that is offered.
+
+    `offered` names the token's mechanisms. Raises DeviceError where it makes no such keys or no such signatures.
+    """
+    offered, how = frozenset(offered), _mechanism(new.kind).name.lstrip("_")
+    if how not in offered:
+        raise _lacking(new, f"it has no CKM_{how}")
+    ways = [way.mechanism for way in WAYS.get(new.algorithm.name, ())]
+    usable = next((name for name in ways if name in offered), None)
+    if usable is None:
+        raise DeviceError(
+            f"the token cannot make {new.algorithm.name}: it has no {' or '.join(f'CKM_{name}' for name in ways)}",
+            hint="hsmjwt slot list --json names its mechanisms",
+            ckr="CKR_MECHANISM_INVALID",
         )
+    return usable
 
 
 class NewPair(NamedTuple):
-    """A pair that was just made."""
+    """A pair that was just made; `dropped` names the attributes that the token did not take.
+
+    `marked` tells whether it has the id that it was to have for the time being.
+    """
 
     private: KeyObject
     public: KeyObject
+    dropped: tuple[str, ...]
+    marked: bool
+
+    @property
+    def beyond(self) -> tuple[str, ...]:
+        """Return the names of what the token lets the private key do besides to sign."""
+        return tuple(f"CKA_{name}" for name in _BEYOND if self.private.about.get(name) is True)
 
     def removed(self, error: HsmjwtError) -> HsmjwtError:
         """Take both halves off the token again; return `error`, which says so where one of them stays behind."""
-        return _removed((self.private.handle, self.public.handle), error, str(self.private.label))
+        return removed((self.private.handle, self.public.handle), error, str(self.private.label))
 
 
-def generate(session: Any, new: NewKey, token: TokenInfo, id_of: Callable[[PublicKey], bytes]) -> NewPair:
-    """Make a key pair in a session that may write and is logged in.
+def generate(session: Any, new: NewKey, token: TokenInfo, mark: bytes | None, mechanism: str | None = None) -> NewPair:
+    """Make a key pair in a session that may write and is logged in; the key allows `mechanism` alone.
 
-    Both halves have their label from the start, so that no nameless one stays behind if the process dies. Where no id
-    is asked for they get `id_of` the public key once that is known. Raises DeviceError where the token made something
-    else than was asked for; that pair is removed again.
+    Both halves have their label from the start, so that no nameless one stays behind if the process dies, and for their
+    id `mark` until `rename`; without one, or where the token does not take it, the id that is asked for. What a token
+    does not take in a template is left out, but never what makes the key sensitive and not extractable. Raises
+    DeviceError where the token made something else; that pair is removed again.
     """
-    with translated("C_GenerateKeyPair"):
-        public, private = _generate(session, new)
+    dropped, (public, private) = _first_taken(session, new, mark, mechanism)
     try:
         pair = NewPair(
             KeyObject(private, read_key(private, _READ), token, "private"),
             KeyObject(public, read_key(public, _READ), token, "public"),
+            tuple(f"CKA_{name}" for name in dropped if name != _MARK),
+            marked=mark is not None and _MARK not in dropped,
         )
+        made = pair.public.public_key()
     except HsmjwtError as error:
-        raise _removed((private, public), error, new.label) from None
+        raise removed((private, public), error, new.label) from None
     about = pair.private.about
-    made = pair.public.type, pair.public.bits
-    if about.get("SENSITIVE") is not True or about.get("EXTRACTABLE") is not False or made != new.kind[:2]:
+    if about.get("SENSITIVE") is not True or about.get("EXTRACTABLE") is not False or not new.kind.describes(made):
         raise pair.removed(
             DeviceError(
                 "the token did not make the key that was asked for (sensitive, not extractable)",
                 hint="nothing was kept",
             )
         )
-    if new.id is not None:
-        return pair
-    try:
-        key_id = id_of(pair.public.public_key())
-    except HsmjwtError as error:
-        raise pair.removed(error) from None
-    return _with_id(pair, key_id)
+    return pair
 
 
-def _generate(session: Any, new: NewKey) -> tuple[Any, Any]:
+def _first_taken(session: Any, new: NewKey, mark: bytes | None, mechanism: str | None) -> tuple[list[str], Any]:
+    """Try templates until the token takes one; return what that leaves out, and the pair's handles."""
+    refused: HsmjwtError | None = None
+    for dropped in _attempts(marked=mark is not None and new.id is not None, bound=mechanism is not None):
+        key_id = new.id if _MARK in dropped or mark is None else mark
+        for params in _params(new.kind):
+            try:
+                with translated("C_GenerateKeyPair"):
+                    return dropped, _generate(session, new, key_id, params, _bound(mechanism, dropped), dropped)
+            except HsmjwtError as error:
+                if error.ckr not in _TEMPLATE | (_LACKS if new.kind.type == "ed25519" else frozenset()):
+                    raise _explained(error, new) from None
+                refused = error
+    assert refused is not None  # noqa: S101 - there is one attempt at least
+    raise _explained(refused, new) from None
+
+
+def _attempts(*, marked: bool, bound: bool) -> Iterator[list[str]]:
+    """Yield what each attempt leaves out: nothing first."""
+    rows = [row for row in _OPTIONAL if bound or row != (_ALLOWED,)] + [(_MARK,)] * marked
+    for size in range(len(rows) + 1):
+        for chosen in itertools.combinations(rows, size):
+            yield [name for row in chosen for name in row]
+
+
+def _bound(mechanism: str | None, dropped: list[str]) -> dict[Any, Any]:
+    if mechanism is None or _ALLOWED in dropped:
+        return {}
+    return {pkcs11.Attribute.ALLOWED_MECHANISMS: (pkcs11.Mechanism[mechanism],)}
+
+
+def _params(kind: Kind) -> tuple[bytes | None, ...]:
+    """Return the forms of CKA_EC_PARAMS to try."""
+    match kind.type:
+        case "rsa":
+            return (None,)
+        case "ec":
+            return (CURVES[str(kind.crv)].oid,)
+        case "ed25519":
+            return _EDWARDS
+
+
+def _mechanism(kind: Kind) -> Any:
+    names = {"rsa": "RSA_PKCS_KEY_PAIR_GEN", "ec": "EC_KEY_PAIR_GEN", "ed25519": "EC_EDWARDS_KEY_PAIR_GEN"}
+    return pkcs11.Mechanism[names[kind.type]]
+
+
+def _generate(
+    session: Any, new: NewKey, key_id: bytes | None, params: bytes | None, bound: dict[Any, Any], dropped: list[str]
+) -> tuple[Any, Any]:
     """Return the handles of a new pair, the public one first."""
-    attribute, mechanism = pkcs11.Attribute, pkcs11.Mechanism
+    attribute, left_out = pkcs11.Attribute, pkcs11.constants.DEFAULT
+    public = {"ENCRYPT": False, "WRAP": False, "VERIFY_RECOVER": False}
+    private = {"SENSITIVE": True, "EXTRACTABLE": False, "PRIVATE": True, **dict.fromkeys(_BEYOND, False)}
+    public_template, private_template = (
+        {attribute[name]: left_out if name in dropped else value for name, value in template.items()}
+        for template in (public, private)
+    )
     common: dict[str, Any] = {
-        "id": new.id or os.urandom(20),
+        "id": key_id,
         "label": new.label,
         "store": True,
         "capabilities": pkcs11.MechanismFlag.SIGN | pkcs11.MechanismFlag.VERIFY,
-        "private_template": {attribute.SENSITIVE: True, attribute.EXTRACTABLE: False, attribute.PRIVATE: True},
+        "mechanism": _mechanism(new.kind),
+        "public_template": public_template,
+        "private_template": private_template | bound,
     }
-    match new.kind.type:
-        case "rsa":
-            public, private = session.generate_keypair(
-                pkcs11.KeyType.RSA, new.kind.bits, mechanism=mechanism.RSA_PKCS_KEY_PAIR_GEN, **common
-            )
-        case "ec":
-            oid = CURVES[str(new.kind.crv)].oid
-            curve = session.create_domain_parameters(pkcs11.KeyType.EC, {attribute.EC_PARAMS: oid}, local=True)
-            public, private = curve.generate_keypair(mechanism=mechanism.EC_KEY_PAIR_GEN, **common)
-        case _:
-            assert_never(new.kind.type)
-    return public, private
+    if params is None:
+        made: tuple[Any, Any] = session.generate_keypair(pkcs11.KeyType.RSA, new.kind.bits, **common)
+        return made
+    kind = pkcs11.KeyType.EC if new.kind.type == "ec" else pkcs11.KeyType.EC_EDWARDS
+    curve = session.create_domain_parameters(kind, {attribute.EC_PARAMS: params}, local=True)
+    made = curve.generate_keypair(**common)
+    return made
 
 
-def _with_id(pair: NewPair, key_id: bytes) -> NewPair:
-    """Give both halves another id; on a token that does not let ids change both keep the first one."""
-    renamed = []
+def _explained(error: HsmjwtError, new: NewKey) -> HsmjwtError:
+    """Say what a refusal means for who wants a key."""
+    if error.ckr in _LACKS:
+        return _lacking(new, f"C_GenerateKeyPair gave {error.ckr}", error.ckr)
+    if error.ckr in _UNSAID:
+        return DeviceError(error.message, hint="it may be full, or not writable; nothing was kept", ckr=error.ckr)
+    return error
+
+
+def _lacking(new: NewKey, why: str, ckr: str | None = "CKR_MECHANISM_INVALID") -> DeviceError:
+    hint = "hsmjwt slot list --json names its mechanisms; --type takes another type"
+    return DeviceError(f"the token makes no {new.kind.name} keys: {why}", hint=hint, ckr=ckr)
+
+
+def rename(halves: Iterable[KeyObject], key_id: bytes) -> bool:
+    """Give the halves of a pair another id; return False where the token does not let ids change.
+
+    All of them have the one that they had then.
+    """
+    renamed: list[KeyObject] = []
     try:
-        for half in pair:
+        for half in halves:
             half.rename(key_id)
             renamed.append(half)
     except HsmjwtError:
         for half in renamed:
             half.rename(half.id or b"")
-        return pair
-    return NewPair(*(msgspec.structs.replace(half, about={**half.about, "ID": key_id}) for half in pair))
+        return False
+    return True
 
 
-def _removed(halves: Iterable[Any], error: HsmjwtError, label: str) -> HsmjwtError:
+def removed(handles: Iterable[Any], error: HsmjwtError, label: str) -> HsmjwtError:
+    """Take objects off the token; return `error`, which says so where one of them stays behind."""
     left = False
-    for half in halves:
+    for half in handles:
         try:
             with translated("C_DestroyObject"):
                 half.destroy()

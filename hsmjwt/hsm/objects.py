@@ -6,18 +6,21 @@ of a template fails to pack, and the process dies. A label is packed by what nev
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import msgspec
 
 from hsmjwt.errors import HsmjwtError, KeyFault, KeyNotFoundError, KeyNotUniqueError, KeyUnfitError
+from hsmjwt.hsm import told
 from hsmjwt.hsm.attributes import numbers, packed, unpacked
 from hsmjwt.hsm.binding import pkcs11
 from hsmjwt.hsm.direct import Direct, Hand, Question
 from hsmjwt.hsm.faults import UNTOLD, translated
 from hsmjwt.hsm.uri import KeyType, KeyUri, TokenInfo, format_object_uri, hex_hint, parse
-from hsmjwt.jose.keys import Curve, EcKey, PointFault, PublicKey, RsaKey, curve_of, read_token_point
+from hsmjwt.hsm.ways import Way
+from hsmjwt.jose.keys import PublicKey
 
 Kind = Literal["private", "public"]
 Told = dict[str, Any]
@@ -27,21 +30,20 @@ _CLASSES: dict[Kind, int] = {
     "public": int(pkcs11.ObjectClass.PUBLIC_KEY),
 }
 _KINDS: dict[Any, Kind] = {number: kind for kind, number in _CLASSES.items()}
-_TYPES = {"RSA": "rsa", "EC": "ec", "EC_EDWARDS": "ed25519"}
-_HALVED = ("rsa", "ec")  # the types whose public half is looked for
+_HALVED = ("rsa", "ec", "ed25519")  # the types whose public half is looked for
 _SHOWN = 20  # candidates in a hint; a token may hold thousands
-_TAKEN = "this version of hsmjwt uses RSA and P-256 keys only"
-_IMPORT = "every signature is verified: put the public key on the token, with the private key's CKA_ID"
 
 NAMES = ("LABEL", "ID")
 """The attributes that tell a key from another one of its kind."""
 
-_TO_SIGN = (*NAMES, "KEY_TYPE", "MODULUS", "PUBLIC_EXPONENT", "SIGN", "ALWAYS_AUTHENTICATE")
+_NEWER = "ALLOWED_MECHANISMS"  # since PKCS#11 2.20: many a token does not know it
+_TO_SIGN = (*NAMES, "KEY_TYPE", "MODULUS", "PUBLIC_EXPONENT", "SIGN", "ALWAYS_AUTHENTICATE", _NEWER)
 _ALL = (*_TO_SIGN, "SENSITIVE", "EXTRACTABLE", "NEVER_EXTRACTABLE", "LOCAL")
-_EC = int(pkcs11.KeyType.EC)
-_OF_CURVES = ("EC_PARAMS", "EC_POINT")  # asked of EC keys alone: some tokens tell nothing where one attribute is absent
+_ON_CURVES = frozenset({int(pkcs11.KeyType.EC), int(pkcs11.KeyType.EC_EDWARDS)})
+_OF_CURVES = ("EC_PARAMS", "EC_POINT")  # asked of such keys alone: some tokens tell nothing where one is absent
 _SEEN = ("CLASS", *_TO_SIGN)
-_WHAT_IT_IS, _ITS_CURVE = Question(numbers(_SEEN)), Question(numbers(_OF_CURVES))
+_WHAT_IT_IS = Question(numbers(_SEEN), *numbers((_NEWER,)))
+_ITS_CURVE = Question(numbers(_OF_CURVES), *numbers(("EC_POINT",)))
 
 
 class Held(pkcs11._pkcs11.SignMixin):  # type: ignore[name-defined,misc]  # noqa: SLF001 - the only way in
@@ -85,28 +87,25 @@ class KeyObject(msgspec.Struct, frozen=True):
     @property
     def type(self) -> str | None:
         """Return `rsa`, `ec`, `ed25519`, another PKCS#11 name in lower case, or None."""
-        value = self.about.get("KEY_TYPE")
-        if value is None:
-            return None
-        try:
-            name = str(pkcs11.KeyType(value).name)
-        except ValueError:  # a vendor's own
-            name = f"0x{int(value):x}"
-        return _TYPES.get(name, name.lower())
+        return told.type_of(self.about)
 
     @property
     def bits(self) -> int | None:
         """Return the length of an RSA modulus, or the size of the curve's field, in bits; None for other keys."""
-        if self.curve is not None:
-            return self.curve.bits
-        modulus = self.about.get("MODULUS")
-        return int.from_bytes(modulus, "big").bit_length() if modulus else None
+        return told.bits(self.about)
 
     @property
-    def curve(self) -> Curve | None:
-        """Return the curve of an EC key, None where it is none that this version knows."""
-        oid = self.about.get("EC_PARAMS")
-        return curve_of(oid) if oid else None
+    def crv(self) -> str | None:
+        """Return by its name in a JWK the curve of a key on one, None where it is none that is used here."""
+        return told.curve_name(self.about)
+
+    @property
+    def allowed(self) -> frozenset[str] | None:
+        """Return the mechanisms that the key allows, by name without CKM_.
+
+        Empty where it allows all that its type does, None where the token does not tell.
+        """
+        return told.allowed(self.about)
 
     def uri(self, slot_id: int | None = None) -> str:
         """Return the full URI of this object."""
@@ -114,44 +113,18 @@ class KeyObject(msgspec.Struct, frozen=True):
 
     def public_key(self) -> PublicKey:
         """Return the public key that the object itself holds; raises KeyUnfitError where it does not."""
-        match self.type:
-            case "rsa":
-                return self._rsa_key()
-            case "ec":
-                return self._ec_key()
-            case other:
-                raise KeyUnfitError(f"the key is of type {other or 'unknown'}", hint=_TAKEN)
+        return told.public_key(self.about)
 
-    def _rsa_key(self) -> RsaKey:
-        modulus, exponent = self.about.get("MODULUS"), self.about.get("PUBLIC_EXPONENT")
-        if not modulus or not exponent:
-            raise KeyUnfitError(
-                "the token tells no modulus and public exponent for the key, and no public half fits it", hint=_IMPORT
-            )
-        return RsaKey(int.from_bytes(modulus, "big"), int.from_bytes(exponent, "big"))
-
-    def _ec_key(self) -> EcKey:
-        point = self.about.get("EC_POINT")
-        if self.curve is None:
-            oid = self.about.get("EC_PARAMS")
-            told = f"is on another curve than P-256 (its CKA_EC_PARAMS is {oid.hex()})" if oid else "tells no curve"
-            raise KeyUnfitError(f"the key is of type ec and {told}", hint=_TAKEN)
-        if not point:
-            raise KeyUnfitError("the token tells no point for the key, and no public half fits it", hint=_IMPORT)
-        try:
-            return read_token_point(self.curve, point)
-        except PointFault as error:
-            raise KeyUnfitError(f"the token's CKA_EC_POINT is no public key: {error}", hint=_IMPORT) from None
-
-    def sign(self, data: bytes, mechanism: str, pin: str | None = None) -> bytes:
-        """Sign `data` by the mechanism of that name; `pin` is for a key that asks for one at each use.
+    def sign(self, data: bytes, way: Way, pin: str | None = None) -> bytes:
+        """Return what a way's mechanism makes of `data`; `pin` is for a key that asks for one at each use.
 
         The key is one that may sign, and in a session that nobody else uses meanwhile.
         """
         if pin is None and self.hand is not None:
-            return self.hand.sign(data, pkcs11.Mechanism[mechanism])
+            return self.hand.sign(data, way.number, way.parameter)
+        mechanism, parameter = pkcs11.Mechanism(way.number), way.parameter or None
         with translated("C_SignInit or C_Sign" if pin is None else "C_SignInit, C_Login or C_Sign"):
-            signature: bytes = self.handle.sign(data, mechanism=pkcs11.Mechanism[mechanism], pin=pin)
+            signature: bytes = self.handle.sign(data, mechanism=mechanism, mechanism_param=parameter, pin=pin)
         return signature
 
     def within(self, session: Any, direct: Direct | None) -> KeyObject:
@@ -225,11 +198,11 @@ def _private(direct: Direct, session: Any, uri: KeyUri, token: TokenInfo) -> lis
         return []
     found = []
     with translated("C_GetAttributeValue"):
-        for number, told in direct.search(session.handle, packed(template), _WHAT_IT_IS):
-            about = unpacked(_SEEN, told)
+        for number, values in direct.search(session.handle, packed(template), _WHAT_IT_IS):
+            about = unpacked(_SEEN, values)
             fits = uri.matches_object(about.get("LABEL"), about.get("ID"), "private")
             if fits and about.pop("CLASS", None) == _CLASSES["private"]:
-                if about.get("KEY_TYPE") == _EC:
+                if about.get("KEY_TYPE") in _ON_CURVES:
                     about |= unpacked(_OF_CURVES, direct.read(session.handle, number, _ITS_CURVE))
                 found.append(KeyObject(Held(session, number), about, token, "private"))
     return found
@@ -262,30 +235,39 @@ def _encodes(text: str) -> bool:
 def read_key(handle: Any, names: Iterable[str]) -> dict[str, Any]:
     """Read a key's attributes by name, curve and point too where it turns out to have such."""
     about = read_attributes(handle, names)
-    if about.get("KEY_TYPE") == pkcs11.KeyType.EC:
+    if about.get("KEY_TYPE") in _ON_CURVES:
         about |= read_attributes(handle, _OF_CURVES)
     return about
 
 
 def read_attributes(handle: Any, names: Iterable[str]) -> dict[str, Any]:
     """Read attributes by name; those that the token will not tell are left out."""
+    wanted = tuple(names)
+    for several in dict.fromkeys((wanted, tuple(name for name in wanted if name != _NEWER))):
+        with _unless_untold():
+            return _told_at_once(handle, several)
+    about: dict[str, Any] = {}
+    for name in wanted:
+        with _unless_untold():
+            about |= _told_at_once(handle, (name,))
+    return about
+
+
+def _told_at_once(handle: Any, names: Iterable[str]) -> dict[str, Any]:
     wanted = {name: pkcs11.Attribute[name] for name in names}
+    with translated("C_GetAttributeValue"):
+        values = handle.get_attributes(list(wanted.values()))
+    return {name: values[attribute] for name, attribute in wanted.items() if attribute in values}
+
+
+@contextlib.contextmanager
+def _unless_untold() -> Iterator[None]:
+    """Pass over an answer that means: the token does not tell one of these attributes."""
     try:
-        with translated("C_GetAttributeValue"):
-            values = handle.get_attributes(list(wanted.values()))
-        return {name: values[attribute] for name, attribute in wanted.items() if attribute in values}
+        yield
     except HsmjwtError as error:
         if error.ckr not in UNTOLD:
             raise
-    about = {}
-    for name, attribute in wanted.items():
-        try:
-            with translated("C_GetAttributeValue"):
-                about[name] = handle[attribute]
-        except HsmjwtError as error:
-            if error.ckr not in UNTOLD:
-                raise
-    return about
 
 
 def public_key_of(session: Any, key: KeyObject) -> PublicKey:

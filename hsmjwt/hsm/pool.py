@@ -12,7 +12,7 @@ from hsmjwt.errors import BusyError, DeviceError
 from hsmjwt.hsm.direct import Direct
 from hsmjwt.hsm.objects import KeyObject
 from hsmjwt.hsm.uri import KeyUri
-from hsmjwt.jose.keys import PublicKey
+from hsmjwt.jose.keys import HiddenKey, PublicKey
 
 _PAUSE = 1.0  # seconds until a token that failed to open a session is asked for one again
 
@@ -31,7 +31,7 @@ class Place:
 class Found:
     """A key that was found in one session, and serves in all of them until its token loses it."""
 
-    def __init__(self, key: KeyObject, public_key: PublicKey, direct: Direct | None) -> None:
+    def __init__(self, key: KeyObject, public_key: PublicKey | HiddenKey, direct: Direct | None) -> None:
         """Take the key as the search gave it, and the module's short road if it has one."""
         self.key = key
         self.public_key = public_key

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from hsmjwt.errors import DeviceError, HsmjwtError, KeyNotFoundError, KeyUnfitError
 from hsmjwt.hsm.faults import KEY_LOST, REOPEN
@@ -13,8 +14,16 @@ from hsmjwt.hsm.pool import Found, Place
 from hsmjwt.hsm.slots import Slot
 from hsmjwt.hsm.uri import KeyUri
 from hsmjwt.hsm.ways import NEW_KEY, WAYS, Way
-from hsmjwt.jose.algorithms import Algorithm, misfit
-from hsmjwt.jose.keys import PublicKey
+from hsmjwt.jose.algorithms import Algorithm, misfit, usable_with
+from hsmjwt.jose.keys import HiddenKey, PublicKey
+
+Half = Callable[[Any, KeyObject, KeyUnfitError], PublicKey | HiddenKey | None]
+"""Asked for the public half of a key with its session and why the token's keys tell none; None keeps that error."""
+
+_HIDDEN = 'a certificate on the token, or public_key = "FILE" in the key table, tells it'
+_SHOWN = 8  # mechanisms in a message; a key may allow dozens
+_REFUSED = frozenset({"CKR_MECHANISM_INVALID", "CKR_MECHANISM_PARAM_INVALID"})
+_UNFIT = frozenset({"CKR_KEY_FUNCTION_NOT_PERMITTED", "CKR_KEY_TYPE_INCONSISTENT"})
 
 
 class Pkcs11Signer:
@@ -31,22 +40,29 @@ class Pkcs11Signer:
         uri: KeyUri,
         login: Login,
         say: Callable[[str], None],
+        *,
+        half: Half | None = None,
     ) -> None:
-        """Log in and find the key; raises what either raises, KeyUnfitError for a key that must not sign."""
+        """Log in and find the key; raises what either raises, KeyUnfitError for a key that must not sign.
+
+        `half` is asked for the public half where the token's keys do not tell it.
+        """
         self._module, self._slot, self._uri, self._login, self._say = module, slot, uri, login, say
-        self._refused: set[str] = set()
-        self._proven: dict[Algorithm, Way] = {}
+        self._half = half
+        self._refused: set[Way] = set()
+        self._proven: dict[str, Way] = {}
         with module.library.turn:
             module.log_in(slot, login)
             self._pool = module.pool(slot)
             self._found = self._pool.found.get(uri) or self._first_found()
-            self.public_key = self._found.public_key
-            key = self._found.key
+            self.known = self._found.public_key
+            self.key = key = self._found.key
             self.uri = key.uri(slot.needed_id)
             if key.about.get("SIGN") is False:
                 raise KeyUnfitError(f"the key '{self.uri}' may not sign", hint="its CKA_SIGN attribute is false")
             if not key.about.get("SIGN"):
                 raise KeyUnfitError("the token does not say that the key may sign", hint="it tells no CKA_SIGN for it")
+            self._allowed = key.allowed
             self._offered = frozenset(module.mechanisms(slot))
 
     def _first_found(self) -> Found:
@@ -61,9 +77,26 @@ class Pkcs11Signer:
                 if error.ckr not in REOPEN:
                     raise
                 key = self._find_anew(place, error.ckr)
-            return self._keep(key, public_key_of(place.session, key))
+            return self._keep(key, self._told(place.session, key))
 
-    def _keep(self, key: KeyObject, public_key: PublicKey) -> Found:
+    @property
+    def public_key(self) -> PublicKey:
+        """The public half of the key; raises KeyUnfitError where nobody knows it."""
+        if isinstance(self.known, HiddenKey):
+            raise KeyUnfitError(f"nobody knows the public half of the key '{self.uri}'", hint=_HIDDEN)
+        return self.known
+
+    def _told(self, session: object, key: KeyObject) -> PublicKey | HiddenKey:
+        """Return the public half, or what is known of a key whose public half is nowhere."""
+        try:
+            return public_key_of(session, key)
+        except KeyUnfitError as error:
+            known = None if self._half is None else self._half(session, key, error)
+            if known is None:
+                raise
+            return known
+
+    def _keep(self, key: KeyObject, public_key: PublicKey | HiddenKey) -> Found:
         found = self._pool.found[self._uri] = Found(key, public_key, self._module.library.direct)
         return found
 
@@ -73,24 +106,51 @@ class Pkcs11Signer:
         direct = self._module.library.direct
         return find_signing_key(session, self._uri, token, self._slot.needed_id, direct=direct)
 
+    @property
+    def algs(self) -> tuple[Algorithm, ...]:
+        """Return the algorithms that key, allowed mechanisms and token leave, the best first; it may be empty."""
+        return tuple(alg for alg in usable_with(self.known) if self._usable(alg))
+
     def ways(self, alg: Algorithm) -> Sequence[Way]:
-        """Return the ways that the token's list allows.
+        """Return the ways that the key's allowed mechanisms and the token's list leave.
 
         Raises KeyUnfitError where the algorithm may not be used with the key, DeviceError where there is no way.
         """
-        reason = misfit(alg, self.public_key)
+        reason = misfit(alg, self.known)
         if reason is not None:
-            raise KeyUnfitError(reason, hint=f"hsmjwt key generate --type {NEW_KEY[alg.kty]} makes a new one")
-        known = WAYS.get(alg.name, ())
-        usable = [way for way in known if way.mechanism in self._offered and way.mechanism not in self._refused]
+            raise KeyUnfitError(reason, hint=f"hsmjwt key generate --type {NEW_KEY[alg.crv]} makes a new one")
+        usable = self._usable(alg)
         if not usable:
-            names = " or ".join(f"CKM_{way.mechanism}" for way in known)
-            raise DeviceError(
-                f"the token cannot make {alg.name}: it has no {names}",
-                hint="hsmjwt slot list --json names its mechanisms",
-                ckr="CKR_MECHANISM_INVALID",
-            )
+            raise self._no_way(alg)
         return usable
+
+    def _usable(self, alg: Algorithm) -> list[Way]:
+        return [way for way in WAYS[alg.name] if self._against(way) is None]
+
+    def _against(self, way: Way) -> str | None:
+        """Return in words what is known to keep a way from being gone; None where nothing is."""
+        if self._allowed and way.mechanism not in self._allowed:  # an empty list allows all
+            return "the key does not allow it"
+        if way.mechanism not in self._offered:
+            return "the token does not list it"
+        return "the token refused it" if way in self._refused else None
+
+    def _no_way(self, alg: Algorithm) -> HsmjwtError:
+        allowed = self._allowed
+        names = " or ".join(f"CKM_{way.mechanism}" for way in WAYS[alg.name])
+        if allowed and allowed.isdisjoint(way.mechanism for way in WAYS[alg.name]):
+            only = ", ".join(sorted(f"CKM_{name}" for name in allowed)[:_SHOWN])
+            only += f" and {len(allowed) - _SHOWN} more" if len(allowed) > _SHOWN else ""
+            able = [other.name for other in self.algs]
+            return KeyUnfitError(
+                f"the key allows only {only}, and {alg.name} takes {names}",
+                hint=f"it signs {' or '.join(able)}" if able else "its CKA_ALLOWED_MECHANISMS attribute says so",
+            )
+        return DeviceError(
+            f"the token cannot make {alg.name}: it has no {names}",
+            hint="hsmjwt slot list --json names its mechanisms, and --verbose says what was passed over",
+            ckr="CKR_MECHANISM_INVALID",
+        )
 
     def sign(self, message: bytes, alg: Algorithm) -> bytes:
         """Return the signature over `message` in JOSE form.
@@ -125,11 +185,11 @@ class Pkcs11Signer:
                 return known
             self._pool.found.pop(self._uri, None)
             key = self._find_anew(place, ckr)
-            self._refuse_another(public_key_of(place.session, key))
-            return self._keep(key, self.public_key)
+            self._refuse_another(self._told(place.session, key))
+            return self._keep(key, self.known)
 
-    def _refuse_another(self, public_key: PublicKey) -> None:
-        if public_key != self.public_key:
+    def _refuse_another(self, public_key: PublicKey | HiddenKey) -> None:
+        if public_key != self.known:
             raise KeyUnfitError(f"another key took the place of '{self.uri}'", hint="start anew to use it")
 
     def _find_anew(self, place: Place, ckr: str | None) -> KeyObject:
@@ -143,24 +203,51 @@ class Pkcs11Signer:
         return self._find(place.session)
 
     def _sign(self, key: KeyObject, message: bytes, alg: Algorithm) -> bytes:
-        while True:
-            way = self._proven.get(alg) or self.ways(alg)[0]
+        way = self._proven.get(alg.name)
+        if way is not None:
+            try:
+                return way.finish(self._by(way, key, way.prepare(message, alg)), alg)
+            except HsmjwtError as error:
+                if not self._passed_over(way, error):
+                    raise
+                self._proven.pop(alg.name, None)
+        return self._first(key, message, alg)
+
+    def _first(self, key: KeyObject, message: bytes, alg: Algorithm) -> bytes:
+        """Sign by the first way that the token takes, and keep to it from then on."""
+        usable = self.ways(alg)
+        for way in WAYS[alg.name]:
+            if way not in usable:
+                self._say(f"CKM_{way.mechanism} is passed over: {self._against(way)}")
+        unfit: HsmjwtError | None = None
+        for way in usable:
             try:
                 signature = way.finish(self._by(way, key, way.prepare(message, alg)), alg)
-            except DeviceError as error:
-                if error.ckr != "CKR_MECHANISM_INVALID":
+            except HsmjwtError as error:
+                if not self._passed_over(way, error):
                     raise
-                self._proven.pop(alg, None)
-                self._refused.add(way.mechanism)
-                self._say(f"the token lists CKM_{way.mechanism} and refuses it")
+                unfit = error if way not in self._refused else unfit
             else:
-                if alg not in self._proven:
-                    self._proven[alg] = way
-                    self._say(f"signed by CKM_{way.mechanism}")
+                self._proven[alg.name] = way
+                self._say(f"signed by CKM_{way.mechanism}")
                 return signature
+        raise unfit or self._no_way(alg)
+
+    def _passed_over(self, way: Way, error: HsmjwtError) -> bool:
+        """Tell whether an answer is about the mechanism, so that another one may do, and say so.
+
+        What is about the mechanism alone is remembered. What may be about the key is not: the key's file may be
+        damaged, and then no other way does either.
+        """
+        if error.ckr in _REFUSED:
+            self._refused.add(way)
+        elif error.ckr not in _UNFIT:
+            return False
+        self._say(f"the token lists CKM_{way.mechanism} and refuses it ({error.ckr})")
+        return True
 
     def _by(self, way: Way, key: KeyObject, data: bytes) -> bytes:
         if not key.about.get("ALWAYS_AUTHENTICATE"):
-            return key.sign(data, way.mechanism)
+            return key.sign(data, way)
         with self._module.context_login(self._slot, self._login) as pin:
-            return key.sign(data, way.mechanism, pin)
+            return key.sign(data, way, pin)

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Callable
 
 import msgspec
 
-from hsmjwt.jose.algorithms import Algorithm
-from hsmjwt.jose.keys import CURVES
+from hsmjwt.hsm.binding import pkcs11
+from hsmjwt.jose.algorithms import ALGORITHMS, Algorithm
+from hsmjwt.jose.keys import CURVES, ED25519
 
 _SEQUENCE, _INTEGER, _LONG = 0x30, 0x02, 0x81  # X.690: two tags, and a length of one byte that follows
+_PSS_PARAMS = struct.Struct("@LLL")  # CK_RSA_PKCS_PSS_PARAMS (PKCS#11 2.40, section 2.1.9): hash, mask, length of salt
+_HASHES = {"sha256": hashlib.sha256, "sha384": hashlib.sha384, "sha512": hashlib.sha512}
 
 
 class Way(msgspec.Struct, frozen=True):
-    """One way to carry out an algorithm: a mechanism, what is handed to it, and how its answer becomes JOSE's form."""
+    """One way to carry out an algorithm: a mechanism, what is handed to it, and how its answer becomes JOSE's form.
+
+    `mechanism` is its name without CKM_, `number` its value, and `parameter` the C struct that goes with it, empty
+    where none does.
+    """
 
     mechanism: str
+    number: int
     prepare: Callable[[bytes, Algorithm], bytes]
     finish: Callable[[bytes, Algorithm], bytes]
+    parameter: bytes = b""
 
 
 def _whole(data: bytes, alg: Algorithm) -> bytes:
@@ -27,7 +37,7 @@ def _whole(data: bytes, alg: Algorithm) -> bytes:
 
 
 def _digest(message: bytes, alg: Algorithm) -> bytes:
-    return hashlib.new(alg.hash_name, message).digest()
+    return _HASHES[alg.hash_name](message).digest()
 
 
 def _digest_info(message: bytes, alg: Algorithm) -> bytes:
@@ -43,7 +53,7 @@ def _fixed(signature: bytes, alg: Algorithm) -> bytes:
     """
     assert alg.crv is not None  # noqa: S101 - so are the rows of the table
     width = CURVES[alg.crv].width
-    if len(signature) == 2 * width:  # of DER in just this length the integers would lack six bytes
+    if len(signature) == 2 * width:  # of DER in just this length the integers would lack six bytes or more
         return signature
     numbers = read_der_signature(signature)
     if numbers is None or max(numbers).bit_length() > 8 * width:
@@ -88,11 +98,34 @@ def _positive(content: bytes) -> int | None:
     return int.from_bytes(content, "big")
 
 
-WAYS: dict[str, tuple[Way, ...]] = {
-    "RS256": (Way("SHA256_RSA_PKCS", _whole, _whole), Way("RSA_PKCS", _digest_info, _whole)),
-    "ES256": (Way("ECDSA_SHA256", _whole, _fixed), Way("ECDSA", _digest, _fixed)),
-}
-"""For each algorithm the ways in order of preference: hash and signature on the token first."""
+def _ways(alg: Algorithm) -> tuple[Way, ...]:
+    """Return the ways of one algorithm in order of preference: hash and signature on the token first."""
+    name = alg.hash_name.upper()
+    if alg.kty == "OKP":  # pure Ed25519 (RFC 8037, section 3.1), which a missing parameter means (PKCS#11 3.0, 2.3.14)
+        return (_way("EDDSA", _whole, _whole),)
+    if alg.kty == "EC":
+        return _way(f"ECDSA_{name}", _whole, _fixed), _way("ECDSA", _digest, _fixed)
+    if alg.pss:
+        salt = _HASHES[alg.hash_name]().digest_size  # RFC 7518, section 3.5
+        parameter = _PSS_PARAMS.pack(pkcs11.Mechanism[name], pkcs11.MGF[name], salt)
+        return (
+            _way(f"{name}_RSA_PKCS_PSS", _whole, _whole, parameter),
+            _way("RSA_PKCS_PSS", _digest, _whole, parameter),
+        )
+    return _way(f"{name}_RSA_PKCS", _whole, _whole), _way("RSA_PKCS", _digest_info, _whole)
 
-NEW_KEY = {"RSA": "rsa:3072", "EC": "p256"}
-"""By type of key, what to ask `key generate` for where a key does not fit its algorithm."""
+
+def _way(
+    mechanism: str,
+    prepare: Callable[[bytes, Algorithm], bytes],
+    finish: Callable[[bytes, Algorithm], bytes],
+    parameter: bytes = b"",
+) -> Way:
+    return Way(mechanism, int(pkcs11.Mechanism[mechanism]), prepare, finish, parameter)
+
+
+WAYS: dict[str, tuple[Way, ...]] = {name: _ways(alg) for name, alg in ALGORITHMS.items()}
+"""For each algorithm its ways, the best first."""
+
+NEW_KEY = {None: "rsa:3072", "P-256": "p256", "P-384": "p384", "P-521": "p521", ED25519: "ed25519"}
+"""By an algorithm's curve, what to ask `key generate` for where a key does not fit it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from hsmjwt.jose.keys import ED25519, PublicKey, RsaKey
+from hsmjwt.jose.keys import ED25519, HiddenKey, PublicKey, RsaKey
 
 
 class Algorithm(NamedTuple):
@@ -50,12 +50,12 @@ _TABLE = (
 ALGORITHMS: dict[str, Algorithm] = {row.name: row for row in _TABLE}
 
 
-def fits(alg: Algorithm, key: PublicKey) -> bool:
+def fits(alg: Algorithm, key: PublicKey | HiddenKey) -> bool:
     """Tell whether the algorithm may be used with the key: its type, its curve and its size."""
     return misfit(alg, key) is None
 
 
-def misfit(alg: Algorithm, key: PublicKey) -> str | None:
+def misfit(alg: Algorithm, key: PublicKey | HiddenKey) -> str | None:
     """Return in words why the algorithm may not be used with the key, None where it may."""
     if alg.kty != key.kty:
         return f"{alg.name} takes {alg.kty} keys, and this one is {key.kty}"
@@ -71,10 +71,10 @@ def by_default(key: PublicKey) -> Algorithm:
     return next(row for row in _TABLE if row.kty == key.kty and row.crv == _curve(key))
 
 
-def _curve(key: PublicKey) -> str | None:
+def _curve(key: PublicKey | HiddenKey) -> str | None:
     return None if isinstance(key, RsaKey) else key.crv
 
 
-def usable_with(key: PublicKey) -> tuple[Algorithm, ...]:
+def usable_with(key: PublicKey | HiddenKey) -> tuple[Algorithm, ...]:
     """Return the algorithms that may be used with the key, in the table's order."""
     return tuple(row for row in _TABLE if fits(row, key))

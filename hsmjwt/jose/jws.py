@@ -6,8 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
-from hsmjwt.errors import KeyUnfitError
-from hsmjwt.jose.algorithms import Algorithm, misfit
+from hsmjwt.jose.algorithms import Algorithm
 from hsmjwt.jose.encoding import EncodingFault, b64u_decode, b64u_encode, dump, load_object, quoted
 from hsmjwt.jose.keys import PublicKey
 
@@ -30,15 +29,22 @@ class Signer(Protocol):
         ...
 
     def sign(self, message: bytes, alg: Algorithm) -> bytes:
-        """Return the signature of the whole message in JOSE's form (RFC 7518, section 3)."""
+        """Return the signature of the whole message in JOSE's form (RFC 7518, section 3).
+
+        Raises KeyUnfitError where the key may not be used with the algorithm.
+        """
         ...
 
 
 class OpenKey(NamedTuple):
-    """A key that is ready to sign, and the URI that selects it and no other."""
+    """A key that is ready to sign, and the URI that selects it and no other.
+
+    `algs` are the algorithms that it can and may sign with, the best first; none where nobody can tell.
+    """
 
     signer: Signer
     uri: str
+    algs: tuple[Algorithm, ...] = ()
 
 
 class Parts(NamedTuple):
@@ -62,14 +68,11 @@ def signing_input(header: Mapping[str, Any], claims: Mapping[str, Any]) -> bytes
 def sign_jwt(header: Mapping[str, Any], claims: Mapping[str, Any], signer: Signer, alg: Algorithm) -> str:
     """Return the compact JWT, signed by `signer` with `alg`, which the header must name.
 
-    Raises EncodingFault as `signing_input` does and for a header that names another algorithm, KeyUnfitError where the
-    key may not be used with it, and what the signer raises.
+    Raises EncodingFault as `signing_input` does and for a header that names another algorithm, and what the signer
+    raises, KeyUnfitError where the key may not be used with the algorithm.
     """
     if header.get("alg") != alg.name:
         raise EncodingFault(f"the header's alg is not {alg.name}, which is to sign")
-    reason = misfit(alg, signer.public_key)
-    if reason is not None:
-        raise KeyUnfitError(reason)
     message_bytes = signing_input(header, claims)
     signature = signer.sign(message_bytes, alg)
     return f"{message_bytes.decode('ascii')}.{b64u_encode(signature)}"

@@ -70,6 +70,15 @@ class OkpKey(NamedTuple):
 
 PublicKey: TypeAlias = RsaKey | EcKey | OkpKey
 
+
+class HiddenKey(NamedTuple):
+    """What is known of a key whose public half is nowhere: type and curve by their names in a JWK, and size in bits."""
+
+    kty: str
+    crv: str | None
+    bits: int
+
+
 ED25519 = "Ed25519"
 ED25519_BYTES = 32  # of a public key; a signature has twice as many (RFC 8032, section 5.1)
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from hsmjwt.errors import UsageError
-from hsmjwt.guard.policy import check_claims, check_clock
-from hsmjwt.jose.algorithms import ALGORITHMS, by_default
+from hsmjwt.guard.policy import check_claims, check_clock, check_end
+from hsmjwt.jose.algorithms import ALGORITHMS, Algorithm, by_default
 from hsmjwt.jose.claims import build
 from hsmjwt.jose.encoding import EncodingFault
 from hsmjwt.jose.jws import OpenKey, sign_jwt, signing_input
@@ -43,6 +43,7 @@ def draft(profile: Profile, alg: str | None, clock: float) -> Draft:
     cannot hold.
     """
     check_clock(clock)
+    check_end(profile.bounds, clock)
     now = profile.claims_now(clock)
     header = profile.header_with(alg)
     claims = build(profile.claims, now=now, new_jti=lambda: str(uuid.uuid4()))
@@ -75,6 +76,15 @@ class Asserter:
             draft(self._profile, self._profile.alg, self._clock())
             self._key = self._open()
         signer = self._key.signer
-        alg = ALGORITHMS[self._profile.alg] if self._profile.alg else by_default(signer.public_key)
+        alg = self._algorithm(self._key)
         header, claims = draft(self._profile, alg.name, self._clock())
         return Assertion(sign_jwt(header, claims, signer, alg), header, claims, self._key.uri)
+
+    def _algorithm(self, key: OpenKey) -> Algorithm:
+        """Return the first of the profile's algorithms that the key can do, else of the key's own.
+
+        Where it can do none, that one is returned which the signer will say so of.
+        """
+        named = [ALGORITHMS[name] for name in self._profile.algs]
+        able = [alg for alg in named if alg in key.algs] if named else key.algs
+        return next(iter((*able, *named)), None) or by_default(key.signer.public_key)

@@ -13,9 +13,11 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from hsmjwt.config import Settings
+from hsmjwt.guard.policy import Bound
 from hsmjwt.hsm.uri import KeyUri
 from hsmjwt.jose.claims import NOW, REGISTERED, ClaimsTemplate, Computed, When
 from hsmjwt.keychoice import KeyChoice, choose_key
+from hsmjwt.keyrules import KeyRules, bounds
 from hsmjwt.oauth import rules
 from hsmjwt.oauth.merge import merged_claims, merged_header, profile_key, when
 from hsmjwt.oauth.named import DEFAULT, Named, Origin, flag
@@ -33,9 +35,10 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that decides what is signed and where it goes; times in seconds.
 
     `header` holds what stands beside alg. `token_url` may be None where nothing is exchanged, `alg` where the key
-    decides. `module_by` tells who named the module. `retired` is a warning that the provider's grant
-    has ended, None where the token URL is loopback. `origins` tells who named each value, by the config's name for it
-    (`client_id`, `claims.NAME`); what is not there nobody has named.
+    decides, among `algs` if there are any: those that may sign, the best first. `rules` is what the key table says,
+    `bounds` what it and the tables with the same URI bind the key to. `module_by` tells who named the module. `retired`
+    is a warning that the provider's grant has ended, None where the token URL is loopback. `origins` tells who named
+    each value, by the config's name for it (`client_id`, `claims.NAME`); what is not there nobody has named.
     """
 
     name: str | None
@@ -49,7 +52,10 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     module_by: str
     pin_source: SecretSource | None
     mounted: bool
+    rules: KeyRules
+    bounds: tuple[Bound, ...]
     alg: str | None
+    algs: tuple[str, ...]
     grant: Grant
     client_id: str | None
     token_url: str | None
@@ -136,6 +142,7 @@ def resolve(
     made = _decide(settings, flags, argument, environ, exchanging=exchanging)
     provider, key = made.asked.provider, made.key
     token_url = made.value("token_url")
+    algs = made.value("alg") or ()
     if key.uri is None:  # for the type checker: _decide has seen to it
         raise AssertionError
     return Profile(
@@ -150,7 +157,10 @@ def resolve(
         module_by=key.module_by,
         pin_source=key.pin_source,
         mounted=key.mounted,
-        alg=made.value("alg"),
+        rules=key.rules,
+        bounds=bounds([key.rules, *key.alike]),
+        alg=algs[0] if len(algs) == 1 else None,
+        algs=algs,
         grant=made.value("grant"),
         client_id=made.value("client_id"),
         token_url=token_url,
@@ -206,7 +216,7 @@ def _decide(
         pin_source=flags.pin_source,
     )
     grant = rules.chosen_grant(asked)
-    alg = rules.chosen_alg(asked, key)
+    algs = rules.chosen_algs(asked, key)
     environment = rules.chosen_environment(asked)
     server = None if environment is None else asked.provider.environments[environment.value]
     token_url = rules.chosen_token_url(asked, server)
@@ -222,7 +232,7 @@ def _decide(
         "provider": provider,
         "environment": environment,
         "grant": grant,
-        "alg": alg,
+        "alg": algs,
         "client_id": client_id,
         "token_url": token_url,
         "scope": rules.chosen_scope(asked),

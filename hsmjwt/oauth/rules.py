@@ -12,10 +12,10 @@ from typing import NamedTuple, get_args
 
 from hsmjwt.config import ProfileTable, Settings
 from hsmjwt.errors import ConfigError, UsageError
-from hsmjwt.guard.policy import DEFAULT_MAX_LIFE, refused
-from hsmjwt.jose.algorithms import ALGORITHMS
+from hsmjwt.guard.policy import DEFAULT_MAX_LIFE, bound_to, check_alg, refused
 from hsmjwt.jose.encoding import quoted
 from hsmjwt.keychoice import KeyChoice
+from hsmjwt.keyrules import bounds, known_alg
 from hsmjwt.nearest import did_you_mean
 from hsmjwt.oauth import provider as providers
 from hsmjwt.oauth import proxy as proxies
@@ -29,11 +29,6 @@ from hsmjwt.oauth.signing_flags import SigningFlags
 from hsmjwt.secret import parse_source
 from hsmjwt.toml_tables import Source, where
 
-# Names that JOSE registers for signatures (RFC 7518, 8037, 8812, 9864, 9964): others are a slip of the finger.
-_JOSE = (
-    *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "ES256K"),
-    *("EdDSA", "Ed25519", "Ed448", "ML-DSA-44", "ML-DSA-65", "ML-DSA-87"),
-)
 # Form fields that have a key of their own, or are what the exchange itself writes (RFC 6749, RFC 7521, section 4).
 _FORM_KEYS = {
     "client_id": "client_id",
@@ -46,7 +41,6 @@ _FORM_KEYS = {
 }
 _LISTED = 10  # profiles in a hint
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+(?: [\x21\x23-\x5b\x5d-\x7e]+)*")
-_SIGNS_WITH = f"this version signs with {', '.join(ALGORITHMS)}"
 _DEFAULT_PROFILE = Origin("default", "default_profile")
 _ANY_SERVER = parse_endpoint("https://as.example/token")
 
@@ -151,41 +145,40 @@ def chosen_grant(asked: Asked) -> Named:
     )
 
 
-def chosen_alg(asked: Asked, key: KeyChoice) -> Named | None:
-    """Return the algorithm, None where the key decides.
+def chosen_algs(asked: Asked, key: KeyChoice) -> Named | None:
+    """Return the algorithms that may sign, the best first; None where the key decides alone.
 
-    The key table binds its key to one algorithm (RFC 8725, section 3.1), and a provider may take some only.
+    Key tables bind a key to theirs (RFC 8725, section 3.1): the table that was named, and those whose URI asks for the
+    same. A provider may take some only.
     """
-    rule = f"keys.{key.table}.alg"
-    fixed = None
-    if key.fixed_alg is not None and key.table is not None:
-        origin = Origin("key table", f"alg in [keys.{key.table}]", asked.source, ("keys", key.table, "alg"))
-        fixed = Named(_known_alg(key.fixed_alg, origin), origin)
-    named = fixed
+    bound = bounds([key.rules, *key.alike])
+    names, origin = bound_to(bound), DEFAULT
+    if names:
+        table = next(each.table for each in bound if each.algs)
+        origin = Origin("key table", f"alg in [keys.{table}]", asked.source, ("keys", table, "alg"))
     if asked.flags.alg is not None:
-        named = Named(_known_alg(asked.flags.alg, flag("--alg")), flag("--alg"))
-        if fixed is not None and fixed.value != named.value:
-            raise refused(rule, f"--alg is {named.value}, and the key table binds its key to {fixed.value}")
+        origin = flag("--alg")
+        names = (_known_alg(asked.flags.alg, origin),)
+        check_alg(bound, names[0])
     allowed = asked.provider.algs
-    if named is None:
-        return Named(allowed[0], asked.by_provider) if len(allowed) == 1 else None
-    if allowed and named.value not in allowed:
+    if not allowed:
+        return Named(names, origin) if names else None
+    if not names:
+        return Named(allowed, asked.by_provider)
+    taken = tuple(name for name in names if name in allowed)
+    if not taken:
         raise refused(
             f"{asked.provider.name}.alg",
-            f"{named.origin.label} is {named.value}, and the provider takes {' or '.join(allowed)} alone",
+            f"{origin.label} is {' or '.join(names)}, and the provider takes {' or '.join(allowed)} alone",
         )
-    if named.value not in ALGORITHMS:
-        raise named.origin.fault(
-            f"the algorithm {named.value} is not supported by this version",
-            hint=_SIGNS_WITH,
-        )
-    return named
+    return Named(taken, origin)
 
 
 def _known_alg(name: str, origin: Origin) -> str:
-    if name not in _JOSE:
-        raise origin.fault(f"{quoted(name)} is no signature algorithm", hint=_SIGNS_WITH)
-    return name
+    try:
+        return known_alg(name)
+    except UsageError as error:
+        raise origin.fault(error.message, hint=error.hint) from None
 
 
 def chosen_token_url(asked: Asked, environment: Environment | None) -> Named | None:

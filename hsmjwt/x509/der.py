@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 from asn1crypto import parser
 
-INTEGER, BIT_STRING, OID, SEQUENCE = 2, 3, 6, 16
+BOOLEAN, INTEGER, BIT_STRING, OCTET_STRING, OID, SEQUENCE, SET = 1, 2, 3, 4, 6, 16, 17
 """Numbers of universal tags (X.680, section 8.4)."""
 
 _MARKER = re.compile(rb"-----(BEGIN|END) ([A-Z0-9 ]{1,40})-----")
 _MAX_CHILDREN = 16  # of a SEQUENCE here: a certificate's has ten
+_MAX_OID = 64  # bytes; the longest in use have twenty
 
 
 class Node(NamedTuple):
@@ -89,9 +90,29 @@ def sequence(node: Node) -> Node:
     return node
 
 
-def children(node: Node) -> list[Node]:
-    """Return the values inside a value, sixteen at most; raises DerFault."""
-    return _values(node.content, _MAX_CHILDREN)
+def children(node: Node, most: int = _MAX_CHILDREN) -> list[Node]:
+    """Return the values inside a value, sixteen at most unless more may be there; raises DerFault."""
+    return _values(node.content, most)
+
+
+def dotted(content: bytes) -> str:
+    """Return an OBJECT IDENTIFIER's content as numbers with dots between them (X.690, 8.19); raises DerFault."""
+    if not content or len(content) > _MAX_OID or content[-1] & 0x80:
+        raise DerFault
+    arcs, arc = [], 0
+    for byte in content:
+        arc = arc << 7 | byte & 0x7F
+        if not byte & 0x80:
+            arcs.append(arc)
+            arc = 0
+    first = min(arcs[0] // 40, 2)
+    return ".".join(map(str, (first, arcs[0] - 40 * first, *arcs[1:])))
+
+
+def encoded(tag: int, content: bytes) -> bytes:
+    """Return a value of a universal type as DER."""
+    whole: bytes = parser.emit(0, int(tag in (SEQUENCE, SET)), tag, content)
+    return whole
 
 
 def _values(data: bytes, limit: int) -> list[Node]:

@@ -179,9 +179,9 @@ def test_without_the_extra_it_says_what_to_install(place):
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (("--client", "ci"), "--client and --public-key go together"),
-        (("--public-key", "f", "--serve"), "--client and --public-key go together"),
-        (("--client", "ci", "--public-key", "f"), "--client and --public-key are for --serve"),
+        (("--client", "ci"), "--client and --public-key (or --jwks) go together"),
+        (("--public-key", "f", "--serve"), "--client and --public-key (or --jwks) go together"),
+        (("--client", "ci", "--public-key", "f"), "--client and --public-key or --jwks are for --serve"),
         (("--port", "65536"), "65536"),
         (("--port", "-1"), "-1"),
         (("--port", "http"), "http"),

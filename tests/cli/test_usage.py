@@ -17,6 +17,7 @@ from hsmjwt.cli.usage import shown, unknown_verb
 GROUPS = {
     "slot": ["list"],
     "key": ["list", "generate", "show", "export"],
+    "cert": ["self-signed", "csr", "import", "show"],
     "profile": ["list", "show", "check", "init"],
     "provider": ["list", "show"],
     "cache": ["list", "clear"],

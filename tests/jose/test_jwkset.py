@@ -152,9 +152,11 @@ def test_a_damaged_key_is_passed_over_and_named(key, reason):
 
 
 FOREIGN = {
-    "kty": ({"kty": "OKP", "crv": "Ed25519", "x": "AA"}, "keys[0] is of the type 'OKP', which this version"),
+    "kty": ({"kty": "AKP", "alg": "ML-DSA-44", "pub": "AA"}, "keys[0] is of the type 'AKP', which this version"),
     "case": (jwk(kty="rsa"), "keys[0] is of the type 'rsa'"),
-    "crv": (jwk(EC, crv="P-521"), "keys[0] is on the curve 'P-521', which this version"),
+    "crv": (jwk(EC, crv="secp256k1"), "keys[0] is on the curve 'secp256k1', which this version"),
+    "crv of an OKP": (jwk(ED, crv="Ed448"), "keys[0] is on the curve 'Ed448', which this version"),
+    "X25519": (jwk(ED, crv="X25519"), "keys[0] is on the curve 'X25519'"),
     "use": (jwk(use="enc"), "keys[0] is for the use 'enc', not for signatures"),
     "use case": (jwk(use="SIG"), "keys[0] is for the use 'SIG'"),
     "key_ops": (jwk(key_ops=["encrypt"]), "keys[0] is not for verifying"),

@@ -1,0 +1,203 @@
+"""What key tables and certificates tell of a key that was found: its public half where the key objects do not show it.
+
+Every signature is verified before it is used, and a key that nobody knows the public half of signs only where its table
+says that this may be left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hsmjwt.errors import ConfigError, KeyUnfitError, UsageError
+
+if TYPE_CHECKING:
+    from hsmjwt.config import Settings
+    from hsmjwt.hsm.module import Module
+    from hsmjwt.hsm.objects import KeyObject
+    from hsmjwt.hsm.signer import Half, Pkcs11Signer
+    from hsmjwt.hsm.slots import Slot
+    from hsmjwt.jose.algorithms import Algorithm
+    from hsmjwt.jose.keys import HiddenKey, PublicKey
+    from hsmjwt.keyrules import KeyRules
+
+_LARGEST = 1024 * 1024  # bytes of a file with a public key or certificates
+_WHERE_FROM = (
+    "every signature is verified: put the public key on the token, with the private key's CKA_ID, or name its file in "
+    "the key table, public_key"
+)
+_TYPES = {"rsa": "RSA", "ec": "EC", "ed25519": "OKP"}  # by our names: types of RFC 7518, 6.1, and RFC 8037, 2
+
+
+class Unverified:
+    """A Signer whose signatures nobody can verify, since its key's public half is nowhere; it says so each time."""
+
+    def __init__(self, signer: Pkcs11Signer, warn: Callable[[str], None]) -> None:
+        """Wrap `signer`."""
+        self._signer = signer
+        self._warn = warn
+
+    @property
+    def public_key(self) -> PublicKey:
+        """The key's public half; raises KeyUnfitError, as nobody knows it."""
+        return self._signer.public_key
+
+    def sign(self, message: bytes, alg: Algorithm) -> bytes:
+        """Return the wrapped signer's signature as it is."""
+        self._warn(
+            f"warning: the signature is not verified (unverified = true): nobody knows the public half of the key "
+            f"'{self._signer.uri}'"
+        )
+        return self._signer.sign(message, alg)
+
+
+def rules_for(settings: Settings, module: Module, slot: Slot, key: KeyObject) -> tuple[KeyRules, ...]:
+    """Return what all key tables say that mean this key, however their URIs are written."""
+    from hsmjwt.keyrules import rules_of, tables_of
+
+    tables = tables_of(settings, key.token, slot.info, key.label, key.id, module=module.choice.real)
+    return tuple(rules_of(settings, table) for table in tables)
+
+
+def half_for(settings: Settings, module: Module, slot: Slot) -> Half:
+    """Return what a signer asks for the public half of a key that the token's keys do not tell.
+
+    It is a certificate's with the same CKA_ID, else the same label, then that of the key table's `certificate` or
+    `public_key`. Where there is none, and the table lets signatures be unverified, it is what is known of the key.
+    """
+
+    def half(session: Any, key: KeyObject, error: KeyUnfitError) -> PublicKey | HiddenKey | None:
+        kind = _kind(key)
+        if kind is None:
+            return None
+        rules = rules_for(settings, module, slot, key)
+        for group in (*_beside(session, key), *_named(settings, session, key, rules)):
+            fitting = {each for each in group if _is_of_kind(each, kind)}
+            if len(fitting) == 1:
+                return fitting.pop()
+        for each in rules:
+            if each.public_key is not None:
+                raise _another_key(each, key.uri(slot.needed_id))
+        if any(each.unverified for each in rules):
+            return kind
+        raise KeyUnfitError(error.message, hint=_WHERE_FROM)
+
+    return half
+
+
+def check_halves(settings: Settings, rules: Sequence[KeyRules], signer: Pkcs11Signer) -> None:
+    """Raise KeyUnfitError where a key is not the one that a key table's `public_key` says it is."""
+    for each in rules:
+        if each.public_key is not None and public_key_in(settings, each) != signer.known:
+            raise _another_key(each, signer.uri)
+
+
+def _another_key(rules: KeyRules, uri: str) -> KeyUnfitError:
+    return KeyUnfitError(
+        f"'{rules.public_key}', the public_key of [keys.{rules.table}], is not the public half of the key '{uri}'",
+        hint="hsmjwt key export prints the key's own, where the token shows it; is another key behind the URI?",
+    )
+
+
+def check_thumbprints(rules: Sequence[KeyRules], signer: Pkcs11Signer) -> None:
+    """Raise KeyUnfitError where a key is another one than that of a key table's `thumbprint`."""
+    from hsmjwt.jose.jwk import thumbprint
+
+    for each in rules:
+        if each.thumbprint is not None and (found := thumbprint(signer.public_key)) != each.thumbprint:
+            raise KeyUnfitError(
+                f"another key is behind the URI of [keys.{each.table}]: its thumbprint is {found}, not "
+                f"{each.thumbprint}",
+                hint=f"the key is '{signer.uri}'; where it is the right one, change the table's thumbprint",
+            )
+
+
+def public_key_in(settings: Settings, rules: KeyRules) -> PublicKey:
+    """Return the public key in the file that a key table names; raises ConfigError that names the table's line."""
+    from hsmjwt.x509.public import load_public
+
+    return load_public_file(settings, rules, "public_key", rules.public_key or "", load_public)
+
+
+def load_public_file(
+    settings: Settings, rules: KeyRules, entry: str, path: str, load: Callable[[bytes], PublicKey]
+) -> PublicKey:
+    """Return what `load` makes of a file that an entry of a key table names."""
+    place = ("keys", rules.table or "", entry)
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_LARGEST + 1)
+    except OSError as error:
+        reason = (error.strerror or "unknown reason").lower()
+        raise _unreadable(settings, place, path, f"cannot be read: {reason}") from None
+    if len(data) > _LARGEST:
+        raise _unreadable(settings, place, path, f"is longer than {_LARGEST} bytes")
+    try:
+        return load(data)
+    except UsageError as error:
+        raise _unreadable(settings, place, path, f"holds none that can be read: {error.message}", error.hint) from None
+
+
+def _unreadable(
+    settings: Settings, place: tuple[str, ...], path: str, why: str, hint: str | None = None
+) -> ConfigError:
+    return settings.source.fault(place, f"{place[-1]} in [keys.{place[1]}]: '{path}' {why}", hint=hint)
+
+
+def _kind(key: KeyObject) -> HiddenKey | None:
+    """Return what the private half alone tells; None where that is not enough to sign with it."""
+    from hsmjwt.jose.keys import HiddenKey
+
+    kty, bits = _TYPES.get(key.type or ""), key.bits
+    if kty is None or not bits or (kty != "RSA" and key.crv is None):
+        return None
+    return HiddenKey(kty, key.crv, bits)
+
+
+def _is_of_kind(public: PublicKey, kind: HiddenKey) -> bool:
+    return (public.kty, getattr(public, "crv", None), public.bits) == kind
+
+
+def _beside(session: Any, key: KeyObject) -> Iterator[Iterable[PublicKey]]:
+    """Yield the public keys of the certificates with the key's id, then of those with its label."""
+    from hsmjwt.hsm.certificates import find_certificates
+    from hsmjwt.hsm.uri import KeyUri
+
+    for mark in (KeyUri(id=key.id), KeyUri(object=key.label)):
+        if mark.id or mark.object:
+            yield _certified(each.der for each in find_certificates(session, key.token, mark))
+
+
+def _named(
+    settings: Settings, session: Any, key: KeyObject, rules: Sequence[KeyRules]
+) -> Iterator[Iterable[PublicKey]]:
+    """Yield the public keys that key tables name, as a certificate or alone."""
+    from hsmjwt.hsm.certificates import find_certificates
+    from hsmjwt.hsm.uri import SCHEME, parse
+    from hsmjwt.x509.certificate import read_chain
+    from hsmjwt.x509.public import load_certified
+
+    def leaf(data: bytes) -> PublicKey:
+        return load_certified(read_chain(data)[0])
+
+    for each in rules:
+        if each.certificate is None:
+            continue
+        if each.certificate[: len(SCHEME)].lower() != SCHEME:
+            yield [load_public_file(settings, each, "certificate", each.certificate, leaf)]
+        elif (uri := parse(each.certificate)).matches_token(key.token):
+            yield _certified(found.der for found in find_certificates(session, key.token, uri))
+    for each in rules:
+        if each.public_key is not None:
+            yield [public_key_in(settings, each)]
+
+
+def _certified(ders: Iterable[bytes]) -> Iterator[PublicKey]:
+    """Yield the public keys of certificates; what is none, or of a type that is not used here, is passed over."""
+    from hsmjwt.x509.public import load_certified
+
+    for der in ders:
+        try:
+            yield load_certified(der)
+        except UsageError:
+            continue

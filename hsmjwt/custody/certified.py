@@ -1,0 +1,192 @@
+"""Certificates that others made: put on the token beside their key, and told about."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from hsmjwt import verify
+from hsmjwt.compose.devices import DeviceChoice, Devices
+from hsmjwt.custody.certificates import certificate_of, of_another_key, one_certificate
+from hsmjwt.custody.keys import found
+from hsmjwt.errors import DeviceError, HsmjwtError, KeyFault, KeyNotFoundError, KeyUnfitError
+from hsmjwt.guard.policy import check_clock
+from hsmjwt.hsm.certificates import CertificateObject, NewCertificate, find_certificates, store
+from hsmjwt.hsm.objects import KeyObject, find_object, public_key_of
+from hsmjwt.hsm.uri import KeyUri
+from hsmjwt.jose.encoding import b64u_encode
+from hsmjwt.x509.certificate import Certificate, read
+from hsmjwt.x509.chain import leaf_of
+from hsmjwt.x509.der import armoured
+from hsmjwt.x509.signature import signature_of
+
+_DAY = 86400
+
+
+class Imported(NamedTuple):
+    """A certificate on the token: its URI, whether it is new there, what it took the place of, and who stayed out."""
+
+    uri: str
+    created: bool
+    replaced: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+
+def import_certificate(
+    devices: Devices, choice: DeviceChoice, ders: Sequence[bytes], *, named: str, replace: bool = False
+) -> Imported:
+    """Put the chosen key's certificate on the token beside it, with its id and label; which one is told by the key.
+
+    Raises KeyUnfitError where none of them, of `named`, is the key's; KeyFault for an expired one, and for another one
+    that is there already unless `replace`.
+    """
+    now = time.time()
+    check_clock(now)
+    every = [read(der) for der in ders]
+    module = devices.module(choice)
+    slot = module.find_token(choice.uri)
+    assert slot.token is not None  # noqa: S101 - find_token returns no other
+    module.log_in(slot, devices.login(choice))
+    session = module.session(slot, write=True)
+    key = find_object(session, choice.uri.for_private(), slot.token, slot.needed_id)
+    leaf = leaf_of(every, public_key_of(session, key))
+    if leaf is None:
+        raise of_another_key(named)
+    _refuse_expired(leaf, now, devices.around.warn)
+    with module.alone():  # or of two that start together both would find none there
+        there = _beside(session, key)
+        same = next((each for each in there if each.der == leaf.der), None)
+        others = [each for each in there if each is not same]
+        if others and not replace:
+            raise KeyFault(
+                f"the key has a certificate already: {others[0].uri(slot.needed_id)}",
+                hint="--replace puts this one in its place; nothing was changed",
+            )
+        uri = _stored(session, key, leaf, slot.needed_id) if same is None else same.uri(slot.needed_id)
+        _remove(others, uri, slot.needed_id)
+    left_out = tuple(each.subject for each in every if each is not leaf)
+    return Imported(uri, same is None, tuple(each.uri(slot.needed_id) for each in others), left_out)
+
+
+def _refuse_expired(leaf: Certificate, now: float, warn: Callable[[str], None]) -> None:
+    if now > leaf.not_after:
+        raise KeyFault(
+            f"the certificate '{leaf.subject}' expired on {moment(leaf.not_after)}",
+            hint="nobody accepts it any more; hsmjwt cert csr asks an authority for a new one",
+        )
+    if now < leaf.not_before:
+        warn(f"warning: the certificate is not valid before {moment(leaf.not_before)}")
+
+
+def _beside(session: Any, key: KeyObject) -> list[CertificateObject]:
+    """Return the certificates with the key's id; for a key without one, those with its label."""
+    mark = KeyUri(id=key.id) if key.id else KeyUri(object=key.label)
+    return find_certificates(session, key.token, mark) if mark.id or mark.object else []
+
+
+def _stored(session: Any, key: KeyObject, leaf: Certificate, slot_id: int | None) -> str:
+    subject, issuer, serial = leaf.fields
+    new = NewCertificate(der=leaf.der, subject=subject, issuer=issuer, serial=serial)
+    return store(session, key, new).uri(slot_id)
+
+
+def _remove(others: Sequence[CertificateObject], uri: str, slot_id: int | None) -> None:
+    """Take off the token what the new certificate replaces."""
+    for other in others:
+        try:
+            other.destroy()
+        except HsmjwtError as error:
+            raise DeviceError(
+                f"the new certificate is on the token, and the old one cannot be removed: {error.message}",
+                hint=f"new: {uri}\n  old: {other.uri(slot_id)}",
+                ckr=error.ckr,
+            ) from None
+
+
+def show_certificate(devices: Devices, choice: DeviceChoice) -> list[bytes]:
+    """Return the certificate of the chosen key and the chain above it, as DER; of a certificate's own URI, that one.
+
+    Logs in only where the key is not visible without. Raises KeyNotFoundError where there is none, KeyUnfitError where
+    that with the key's id is another key's.
+    """
+    if choice.uri.type == "cert":
+        return [_by_uri(devices, choice)]
+    key, session, slot = found(devices, choice, "public", "private")
+    public_key = public_key_of(session, key)
+    chain = certificate_of(devices, choice, key, session, slot, public_key)
+    if chain:
+        return chain
+    others = _beside(session, key)
+    if others:
+        raise of_another_key(f"'{others[0].uri(slot.needed_id)}', which has the key's id,")
+    raise KeyNotFoundError(
+        f"the key '{key.uri(slot.needed_id)}' has no certificate",
+        hint="hsmjwt cert import puts one on the token; cert self-signed and cert csr make one",
+    )
+
+
+def _by_uri(devices: Devices, choice: DeviceChoice) -> bytes:
+    module = devices.module(choice)
+    slot = module.find_token(choice.uri)
+    assert slot.token is not None  # noqa: S101 - find_token returns no other
+    there = find_certificates(module.session(slot), slot.token, choice.uri)
+    if not there:
+        there = find_certificates(module.login(slot, devices.login(choice)), slot.token, choice.uri)
+    module.settle()
+    return one_certificate(there, choice.uri.brief, slot.needed_id).der
+
+
+def check_match(devices: Devices, choice: DeviceChoice, ders: Sequence[bytes], *, named: str) -> None:
+    """Raise KeyUnfitError where none of the certificates, of `named`, is the chosen key's."""
+    key, session, _ = found(devices, choice, "public", "private")
+    if leaf_of(map(read, ders), public_key_of(session, key)) is None:
+        raise of_another_key(named)
+
+
+def about(der: bytes, now: float) -> dict[str, Any]:
+    """Return what a certificate says, as JSON has it; `now` is Unix time."""
+    said = read(der)
+    key = said.public_key
+    return {
+        "subject": said.subject,
+        "issuer": said.issuer,
+        "serial": said.serial_hex,
+        "not_before": moment(said.not_before),
+        "not_after": moment(said.not_after),
+        "days_left": math.floor((said.not_after - now) / _DAY),
+        "valid": said.not_before <= now <= said.not_after,
+        "san": list(said.san),
+        "key_usage": list(said.key_usage),
+        "extended_key_usage": list(said.purposes),
+        "ca": said.authority,
+        "key_type": said.key_type,
+        "bits": None if key is None else key.bits,
+        "signature_algorithm": said.signature_alg,
+        "self_signed": is_self_signed(said),
+        "sha256": said.sha256.hex(),
+        "x5t#S256": b64u_encode(said.sha256),
+        "subject_key_id": None if said.key_id is None else said.key_id.hex(),
+        "authority_key_id": None if said.authority_key_id is None else said.authority_key_id.hex(),
+        "pem": armoured("CERTIFICATE", der),
+    }
+
+
+def is_self_signed(certificate: Certificate) -> bool | None:
+    """Tell whether a certificate is signed by the key in it; None where it says so with an algorithm unknown here."""
+    if not certificate.self_signed:
+        return False
+    key = certificate.public_key
+    signature = None if key is None else signature_of(certificate, key)
+    if key is None or signature is None:
+        return None
+    try:
+        return verify.valid(key, signature[0], certificate.signed, signature[1])
+    except KeyUnfitError:  # numbers that are no key
+        return False
+
+
+def moment(at: int) -> str:
+    """Return Unix time as RFC 3339 has it, in UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))

@@ -1,0 +1,291 @@
+"""Making a key: nothing half made is left, neither by an error nor by a process that is killed.
+
+A note is on the disk before the token begins (see hsmjwt/hsm/unfinished.py), and the key bears the note's mark for its
+id until it has signed. Whoever makes the next key on the token finds the note: before that signature what bears the
+mark is removed, after it the key is whole, and gets the id that it was to have.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+
+import msgspec
+
+from hsmjwt.compose.devices import DeviceChoice, Devices, state_folder
+from hsmjwt.custody.proof import self_test
+from hsmjwt.errors import DeviceError, HsmjwtError, KeyFault, KeyUnfitError, LoginError
+from hsmjwt.hsm.keygen import NewKey, NewPair, chosen_mechanism, generate, removed, rename
+from hsmjwt.hsm.module import Module
+from hsmjwt.hsm.objects import NAMES, KeyObject, public_key_of, search
+from hsmjwt.hsm.slots import Slot
+from hsmjwt.hsm.unfinished import Unfinished, UnfinishedNotes, begun
+from hsmjwt.hsm.uri import KeyUri
+from hsmjwt.hsm.ways import WAYS
+from hsmjwt.x509.public import key_identifier
+
+_PATIENCE = 10.0  # seconds that a Ctrl-C gives the token to end, so that the new key can be removed
+_SAID_AFTER = 0.5  # seconds
+
+MAKES = "the token, which makes the key"
+"""The stage in which a token may take minutes."""
+
+
+class Generated(msgspec.Struct, frozen=True):
+    """A key that is there now: its URI, whether it is new, and the attributes that the token did not take."""
+
+    uri: str
+    created: bool
+    dropped: tuple[str, ...] = ()
+
+
+def generate_key(devices: Devices, choice: DeviceChoice, new: NewKey, *, if_absent: bool = False) -> Generated:
+    """Make a key pair on the token that `choice` leaves, and return the private key's URI.
+
+    The id comes from the public key (RFC 7093, section 2, method 1) unless one is given. The new key signs once, and is
+    taken off the token again where that signature does not verify. With `if_absent` a key that has the label already
+    and is what was asked for is returned in its place. Raises KeyFault where label or id are taken, DeviceError where
+    the token cannot make the key, and what a login raises.
+    """
+    folder = state_folder(devices.around.environ)
+    module = devices.module(choice)
+    slot = module.find_token(choice.uri)
+    assert slot.token is not None and slot.login is not None  # noqa: S101, PT018 - find_token returns no other
+    if choice.pin_source.kind == "none" and slot.login.login_required:
+        module.settle()
+        raise LoginError("the token asks for a login before it makes a key, and the PIN source is none")
+    module.log_in(slot, devices.login(choice))
+    notes = UnfinishedNotes(folder, slot.token, devices.around.deadline)
+    with notes.turn():
+        return _Work(devices, choice, module, slot, new, notes).done(if_absent=if_absent)
+
+
+class _Work:
+    """The making of one key, in a process that is logged in and whose turn it is."""
+
+    def __init__(
+        self, devices: Devices, choice: DeviceChoice, module: Module, slot: Slot, new: NewKey, notes: UnfinishedNotes
+    ) -> None:
+        assert slot.token is not None  # noqa: S101 - see above
+        self._devices, self._around, self._module, self._slot = devices, devices.around, module, slot
+        self._token, self._new, self._notes = slot.token, new, notes
+        # What a key table demands of its key is not asked of the signature that comes before anybody has the key.
+        self._choice = DeviceChoice(
+            uri=choice.uri,
+            module=choice.module,
+            module_by=choice.module_by,
+            pin_source=choice.pin_source,
+            mounted=choice.mounted,
+        )
+        self._stopped, self._over = threading.Event(), threading.Event()
+        self._hint = "take another --label or --id; nothing was changed"
+
+    @cached_property
+    def _session(self) -> Any:
+        return self._module.session(self._slot, write=True)
+
+    def done(self, *, if_absent: bool) -> Generated:
+        for note in self._notes.read():
+            finished = self._tidied(note)
+            if finished is not None:
+                return Generated(finished, created=True)
+        with self._abandoned_in_order():
+            note = begun(self._new)
+            with self._module.alone():  # or of two that start together both would find the label free
+                known = self._known(if_absent=if_absent)
+                if known is not None:
+                    return Generated(known, created=False)
+                mechanism = chosen_mechanism(self._new, self._module.mechanisms(self._slot))
+                session = self._session
+                self._notes.keep(note)
+                try:
+                    self._around.deadline.enter(MAKES)
+                    pair = generate(session, self._new, self._token, note.mark, mechanism)
+                except HsmjwtError as error:
+                    raise self._undone(error, None, note) from None
+            self._around.deadline.enter("the token")
+            made = self._proven(pair, note, mechanism)
+        self._tell(made)
+        return Generated(made.private.uri(self._slot.needed_id), created=True, dropped=made.dropped)
+
+    # What an earlier run has left.
+
+    def _tidied(self, note: Unfinished) -> str | None:
+        """Finish or remove what an earlier run has left; return the URI of a key that is what is asked for now."""
+        marked = self._of(KeyUri(object=note.label, id=note.mark))
+        if note.final is not None:
+            return self._finished(note, marked)
+        names = ", ".join(self._uri(half) for half in marked)
+        if marked:
+            fault = DeviceError(f"what an interrupted run has left cannot be removed: {names}")
+            failed = removed((half.handle for half in marked), fault, note.label)
+            if failed is not fault:
+                if note.label == self._new.label:
+                    raise failed
+                self._around.warn(f"warning: {failed.message}")
+                return None
+            self._around.warn(f"removed what an interrupted run had left of a new key: {names}")
+        elif note.label == self._new.label:  # where a token took the id that was asked for, and no mark
+            self._hint = "an interrupted run may have left it: hsmjwt key delete removes it if nobody uses it"
+        self._notes.drop(note)
+        return None
+
+    def _finished(self, note: Unfinished, marked: list[KeyObject]) -> str | None:
+        """Give a key that had signed already the id that it was to have, and have it sign once more."""
+        assert note.final is not None  # noqa: S101 - the caller has looked
+        rename(marked, note.final)
+        private = self._of(KeyUri(object=note.label, id=note.final, type="private"))
+        private = private or self._of(KeyUri(object=note.label, id=note.mark, type="private"))
+        self._notes.drop(note)
+        if len(private) != 1:  # somebody has removed it meanwhile
+            return None
+        uri = self._uri(private[0])
+        try:
+            self_test(self._devices, self._choice, uri, note.alg)
+        except HsmjwtError as error:
+            self._around.warn(f"warning: the key {uri}, which an interrupted run made, does not sign: {error.message}")
+            return None
+        self._around.warn(f"finished the key that an interrupted run had made: {uri}")
+        return uri if note.is_of(self._new) else None
+
+    # What is there already.
+
+    def _known(self, *, if_absent: bool) -> str | None:
+        """Return the URI of the key that has the label, if it will do in place of a new one; None where there is none.
+
+        Raises KeyFault where label or id are taken.
+        """
+        session, new = self._module.session(self._slot), self._new
+        found = search(session, KeyUri(object=new.label), self._token)
+        if not found and new.id is not None:
+            found = search(session, KeyUri(id=new.id), self._token)
+            if_absent = False  # another label is another key
+        if not found:
+            return None
+        private = [key for key in found if key.kind == "private"]
+        names = ", ".join(self._uri(key) for key in (private or found)[:2])
+        if not private:
+            raise KeyFault(
+                f"only a public key has this label or id, and no private one: {names}",
+                hint=f"hsmjwt key delete '{self._uri(found[0])}' removes it if nobody needs it; {self._hint}",
+            )
+        if not if_absent:
+            raise KeyFault(f"there is a key with this label or id already: {names}", hint=self._hint)
+        if len(private) > 1:
+            raise KeyFault(f"there are {len(private)} keys with this label already: {names}", hint=self._hint)
+        wrong = self._amiss(session, private[0])
+        if wrong is not None:
+            raise KeyFault(f"there is a key with this label already, and {wrong}: {names}", hint=self._hint)
+        return self._uri(private[0])
+
+    def _amiss(self, session: Any, key: KeyObject) -> str | None:
+        """Return in words why a key is not what is asked for, None where it is."""
+        new = self._new
+        try:
+            public = public_key_of(session, key)
+        except KeyUnfitError as error:
+            return error.message
+        if not new.kind.describes(public):
+            return f"it is no {new.kind.name}"
+        if new.id not in (None, key.id):
+            return "its id is another one"
+        if key.about.get("SENSITIVE") is not True or key.about.get("EXTRACTABLE") is not False:
+            return "the token does not say that it is sensitive and not extractable"
+        if key.about.get("SIGN") is not True:
+            return "it may not sign"
+        ways = {way.mechanism for way in WAYS.get(new.algorithm.name, ())}
+        if key.allowed and ways.isdisjoint(key.allowed):
+            return f"it does not allow {new.algorithm.name}"
+        return None
+
+    # The new key.
+
+    def _proven(self, pair: NewPair, note: Unfinished, mechanism: str) -> NewPair:
+        """Have the key sign, and give it its id; where anything goes wrong it is removed again."""
+        now: NewPair | None = pair
+        try:
+            named = self._named(pair, note)
+            if named is None:  # the token lets no id change: it is to have the right one from the start
+                now = None
+                error = pair.removed(DeviceError("the token lets no id change"))
+                if error.hint is not None:
+                    raise error
+                self._heed()
+                now = generate(self._session, self._new, self._token, None, mechanism)
+                named = self._named(now, note)
+            self._heed()
+        except HsmjwtError as error:
+            raise self._undone(error, now, note) from None
+        self._notes.drop(note)
+        assert named is not None  # noqa: S101 - a key that has the id from the start needs no other one
+        return named
+
+    def _named(self, pair: NewPair, note: Unfinished) -> NewPair | None:
+        """Have the key sign, and give both halves their id; return None where that is asked for and cannot be had."""
+        self._heed()
+        public = self_test(self._devices, self._choice, self._uri(pair.private), self._new.algorithm.name)
+        self._heed()
+        if self._new.id is not None and not pair.marked:
+            return pair
+        final = self._new.id or key_identifier(public)
+        self._notes.keep(msgspec.structs.replace(note, final=final))
+        if rename((pair.private, pair.public), final):
+            halves = (
+                msgspec.structs.replace(half, about={**half.about, "ID": final}) for half in (pair.private, pair.public)
+            )
+            return NewPair(*halves, pair.dropped, pair.marked)
+        self._notes.keep(note)
+        return pair if self._new.id is None else None
+
+    def _undone(self, error: HsmjwtError, pair: NewPair | None, note: Unfinished) -> HsmjwtError:
+        """Remove what there is of a new key; return `error`, which says so where that fails."""
+        handles = [] if pair is None else [pair.private.handle, pair.public.handle]
+        told = removed(handles, error, self._new.label)
+        with contextlib.suppress(HsmjwtError):  # a session that is lost: the note stays, and the next run looks again
+            told = removed([half.handle for half in self._of(KeyUri(id=note.mark))], told, self._new.label)
+            if told is error:
+                self._notes.drop(note)
+        return told
+
+    def _tell(self, pair: NewPair) -> None:
+        """Say what the token did not take, and what that means."""
+        if pair.dropped:
+            text = f"the token did not take {', '.join(pair.dropped)}: the key was made without"
+            if "CKA_ALLOWED_MECHANISMS" in pair.dropped:
+                text += f"; alg = {self._new.algorithm.name!r} in its key table binds it to that algorithm"
+            self._around.warn(text)
+        if pair.beyond:
+            self._around.warn(f"warning: the token lets the key do more than sign: {', '.join(pair.beyond)}")
+
+    # Ctrl-C, SIGTERM and the end of time.
+
+    @contextlib.contextmanager
+    def _abandoned_in_order(self) -> Iterator[None]:
+        with self._around.deadline.on_abandon(self._abandon):
+            try:
+                yield
+            finally:
+                self._over.set()
+
+    def _abandon(self) -> None:
+        """Wait for the token to end, and for the new key to be removed; runs in the thread that ends the process."""
+        self._stopped.set()
+        if self._around.deadline.over() or self._over.wait(_SAID_AFTER):
+            return
+        self._around.warn("waiting for the token to end, so that nothing is left on it; Ctrl-C ends at once")
+        if not self._over.wait(_PATIENCE):
+            self._around.warn("the token is still at work: the next key generate on it removes what it leaves")
+
+    def _heed(self) -> None:
+        """End the work where the process is about to end."""
+        if self._stopped.is_set():
+            raise HsmjwtError("interrupted")
+
+    def _of(self, uri: KeyUri) -> list[KeyObject]:
+        return search(self._session, uri, self._token, NAMES)
+
+    def _uri(self, key: KeyObject) -> str:
+        return key.uri(self._slot.needed_id)
