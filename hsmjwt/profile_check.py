@@ -10,10 +10,12 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
+from hsmjwt.compose import halves
 from hsmjwt.config import ProfileTable, Settings
 from hsmjwt.errors import ConfigError, HsmjwtError, TokenError
 from hsmjwt.hsm.discovery import find_module
 from hsmjwt.jose.claims import When
+from hsmjwt.keyrules import rules_of
 from hsmjwt.oauth import provider as providers
 from hsmjwt.oauth import proxy as proxies
 from hsmjwt.oauth.assertion import draft
@@ -24,6 +26,8 @@ from hsmjwt.secret import look
 from hsmjwt.toml_tables import dotted
 
 Verdict = Literal["ok", "warning", "no"]
+
+_THERE = "it has to be there where the profile is used"
 
 
 class Finding(NamedTuple):
@@ -76,6 +80,7 @@ def _of_profile(
         yield Finding(table.name, "no", text, "leave type out, or write type=private")
     yield from _of_claims(profile)
     yield from _of_files(profile, environ)
+    yield from _of_key(settings, profile)
     yield from _of_proxy(profile)
     chosen = (profile.module, profile.key_uri.module_path, profile.key_uri.module_name)
     if chosen not in modules:
@@ -128,12 +133,24 @@ def _of_files(profile: Profile, environ: Mapping[str, str]) -> Iterator[Finding]
             look(source, purpose=purpose, environ=environ, mounted=mounted)
         except OSError as error:
             text = f"the {purpose} file '{source.target}' cannot be looked at: {(error.strerror or '').lower()}"
-            yield Finding(profile.name, "warning", text, "it has to be there where the profile is used")
+            yield Finding(profile.name, "warning", text, _THERE)
         except ConfigError as error:
             yield Finding(profile.name, "no", error.message, error.hint)
     if profile.ca_file is not None and not os.path.exists(profile.ca_file):
         text = f"the CA file {profile.ca_file!r} is not there"
-        yield Finding(profile.name, "warning", text, "it has to be there where the profile is used")
+        yield Finding(profile.name, "warning", text, _THERE)
+
+
+def _of_key(settings: Settings, profile: Profile) -> Iterator[Finding]:
+    """Look at what the key table names beside its key."""
+    for noun, path, read in halves.files_of(settings, profile.rules):
+        if path is not None and not os.path.exists(path):
+            yield Finding(profile.name, "warning", f"the {noun} {path!r} is not there", _THERE)
+            continue
+        try:
+            read()
+        except ConfigError as error:
+            yield Finding(profile.name, "no", error.message, error.hint)
 
 
 def _of_proxy(profile: Profile) -> Iterator[Finding]:
@@ -166,5 +183,9 @@ def _unused_keys(settings: Settings) -> Iterator[Finding]:
     used = {table.key for table in settings.profiles.values()}
     for name in settings.keys:
         if name not in used:
+            try:
+                rules_of(settings, settings.keys[name])
+            except ConfigError as error:
+                yield Finding(None, "no", error.message, error.hint)
             text = f"the key table [{dotted(('keys', name))}] is used by no profile"
             yield Finding(None, "warning", text, "remove it, unless --key names it now and then")

@@ -146,7 +146,7 @@ def _tried(settings: Settings, new: NewProfile, clock: float) -> tuple[str, ...]
     values = {**new.values, **gaps}
     keys, tables = dict(settings.keys), [("profiles", new.name)]
     if new.key is not None:
-        keys[new.name] = KeyTable(name=new.name, **new.key)
+        keys[new.name] = KeyTable(name=new.name, **new.key)  # type: ignore[arg-type]
         tables.append(("keys", new.name))
     table = ProfileTable(name=new.name, provider=new.provider.name, **values)  # type: ignore[arg-type]
     source = _Trial(settings.source, tables)

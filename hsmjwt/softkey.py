@@ -7,12 +7,13 @@ can wipe nothing.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple, NoReturn, TypeAlias, assert_never
 
 from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, keywrap, padding, serialization
-from cryptography.hazmat.primitives.asymmetric import dh, dsa, ec, ed448, ed25519, rsa, x448, x25519
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa, x448, x25519
 from cryptography.hazmat.primitives.asymmetric import padding as asymmetric
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
@@ -31,7 +32,7 @@ _FEWEST_BITS, _MOST_BITS = 2048, 16384  # RFC 7518, section 3.3; what OpenSSL wo
 _MAX_DER = 32768  # bytes; an RSA key of 16,384 bits has 9,300
 _MARK = "PRIVATE KEY"  # what the label of a PEM block ends with that holds one
 _OPENSSH = "OPENSSH PRIVATE KEY"
-_CIPHERS = ("AES-128-CBC", "AES-192-CBC", "AES-256-CBC", "DES-EDE3-CBC")  # of PEM's own encryption (RFC 1421, 4.6.1.3)
+_CIPHERS = ("AES-128-CBC", "AES-256-CBC", "DES-EDE3-CBC")  # of PEM's own encryption, as far as cryptography reads it
 _PSS_OID = bytes.fromhex("2a864886f70d01010a")  # id-RSASSA-PSS (RFC 8017, appendix A.2.3)
 _CURVE_NAMES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 _HASHES: dict[str, Callable[[], hashes.HashAlgorithm]] = {"sha1": hashes.SHA1, "sha256": hashes.SHA256}
@@ -39,7 +40,6 @@ _BLOCK, _KEK = 16, 32  # bytes of an AES block and of the key that wraps
 
 _OTHER_TYPES: tuple[tuple[type, str], ...] = (
     (dsa.DSAPrivateKey, "a DSA key"),
-    (dh.DHPrivateKey, "a Diffie-Hellman key"),
     (ed448.Ed448PrivateKey, "an Ed448 key"),
     (x25519.X25519PrivateKey, "an X25519 key"),
     (x448.X448PrivateKey, "an X448 key"),
@@ -47,7 +47,7 @@ _OTHER_TYPES: tuple[tuple[type, str], ...] = (
 _AS_PKCS8 = "openssl pkey -in FILE -aes256 -out NEW writes it as PKCS#8"
 _OF_PKCS12 = "openssl pkcs12 -in FILE -nocerts -out NEW.pem takes the key out of it, encrypted"
 _OF_SSH = "ssh-keygen -p -m PKCS8 -f COPY turns a copy of it into PKCS#8"
-_WHERE_TO_GET = "the file that was handed out with the private key is the one: PEM, or DER"
+_WHERE_TO_GET = "the file with the private key is the one, as it was handed out: PEM or DER"
 _BEGINNINGS = (  # of files that are no PEM and no DER
     (b"PuTTY-User-Key-File", "it is in PuTTY's own format", "puttygen FILE -O private-openssh-new -o NEW converts it"),
     (b"---- BEGIN SSH2", "it is in the format of ssh.com", "puttygen FILE -O private-openssh-new -o NEW converts it"),
@@ -181,7 +181,7 @@ def _blocks(data: bytes) -> list[tuple[str, bytes]]:
     try:
         return blocks(data)
     except PemFault as error:
-        _refuse(str(error))
+        _refuse(str(error), _WHERE_TO_GET)
 
 
 def _inside_json(text: bytes) -> bytes:
@@ -217,7 +217,7 @@ def _of_block(label: str, body: bytes, passphrase: AskPassphrase) -> SoftKey:
     try:
         der = body_der(label, body)
     except PemFault as error:
-        _refuse(str(error))
+        _refuse(str(error), _WHERE_TO_GET)
     if label != _OPENSSH:
         return _of_der(der, passphrase)
     return _checked(_loaded(_load_ssh, armoured(label, der).encode("ascii"), passphrase, _OF_SSH))
@@ -258,7 +258,7 @@ def _of_der(der: bytes, passphrase: AskPassphrase) -> SoftKey:
                 return _checked(_loaded(serialization.load_der_private_key, der, passphrase, _AS_PKCS8))
     except (DerFault, IndexError):
         pass  # to be told below, as any other shape
-    _refuse("it is cut short, damaged, or no key at all")
+    _refuse("it is cut short, damaged, or no key at all", _WHERE_TO_GET)
 
 
 def _load_ssh(data: bytes, passphrase: bytes | None) -> object:
@@ -268,22 +268,28 @@ def _load_ssh(data: bytes, passphrase: bytes | None) -> object:
 def _loaded(load: _Load, data: bytes, passphrase: AskPassphrase, hint: str) -> object:
     """Have cryptography read a key, with the passphrase where it asks for one; its errors are told in our words."""
     try:
-        return load(data, None)
+        return _quietly(load, data, None)
     except TypeError:
         pass  # it is encrypted
     except UnsupportedAlgorithm:
         _refuse(f"it is of a type or on a curve that is not known here, and {TAKEN}")
     except (ValueError, OverflowError, InternalError):
-        _refuse("its content is damaged, or no key that is sound")
+        _refuse("its content is damaged, or no key that is sound", _WHERE_TO_GET)
     secret = passphrase()
     try:
-        return load(data, secret.reveal().encode("utf-8", "surrogatepass"))
+        return _quietly(load, data, secret.reveal().encode("utf-8", "surrogatepass"))
     except UnsupportedAlgorithm:  # OpenSSH's own needs a further package
         _refuse("it is encrypted in a way that is not known here, or of an unknown type", hint)
     except (ValueError, TypeError, OverflowError, InternalError):
         raise UsageError(
             "the passphrase does not open the private key", hint="it is another one, or the file is damaged"
         ) from None
+
+
+def _quietly(load: _Load, data: bytes, passphrase: bytes | None) -> object:
+    with warnings.catch_warnings():  # that a type of key is going out of use, which is refused here anyway
+        warnings.simplefilter("ignore")
+        return load(data, passphrase)
 
 
 def _checked(key: object) -> SoftKey:

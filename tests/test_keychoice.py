@@ -39,7 +39,7 @@ def test_a_key_tables_values_are_taken_and_say_so():
     assert choice.uri.object == "table"
     assert (choice.module, choice.module_by) == ("/lib/table.so", "[keys.k]")
     assert choice.pin_source.noted == "file:/table/pin"
-    assert (choice.mounted, choice.fixed_alg) == (True, "RS256")
+    assert (choice.mounted, choice.rules.algs) == (True, ("RS256",))
 
 
 def test_who_names_a_value_is_told_with_and_without_the_entry_of_a_table():
@@ -62,7 +62,11 @@ def test_flags_win_over_the_key_table():
 
 def test_another_key_keeps_the_tables_module_pin_source_and_algorithm():
     choice = choose_key(CONFIG, {}, table="k", key="pkcs11:object=flag")
-    assert (choice.module, choice.pin_source.noted, choice.fixed_alg) == ("/lib/table.so", "file:/table/pin", "RS256")
+    assert (choice.module, choice.pin_source.noted, choice.rules.algs) == (
+        "/lib/table.so",
+        "file:/table/pin",
+        ("RS256",),
+    )
 
 
 @pytest.mark.parametrize(
@@ -81,7 +85,7 @@ def test_a_tables_pin_is_not_sent_to_another_token(own, flag, same):
     table = f'[keys.k]\nuri = "pkcs11:{own}"\npin_source = "file:/table/pin"\npin_file_check = "mount"\nalg = "RS256"\n'
     choice = choose_key(parse(table.encode(), "/etc/c.toml"), FULL, table="k", key=f"pkcs11:{flag}")
     assert choice.pin_source.noted == ("file:/table/pin" if same else "env:VARIABLE")
-    assert (choice.mounted, choice.fixed_alg) == (same, "RS256")
+    assert (choice.mounted, choice.rules.algs) == (same, ("RS256",))
 
 
 def test_the_environment_fills_gaps():
@@ -89,7 +93,7 @@ def test_the_environment_fills_gaps():
     assert (choice.uri.object, choice.module, choice.pin_source.noted) == ("bare", "/lib/variable.so", "env:VARIABLE")
     choice = choose_key(Settings(), FULL)
     assert choice.uri.object == "variable"
-    assert (choice.mounted, choice.fixed_alg, choice.table) == (False, None, None)
+    assert (choice.mounted, choice.rules.algs, choice.table) == (False, (), None)
 
 
 def test_nothing_named_is_nothing_chosen_and_an_empty_variable_names_nothing():
@@ -163,7 +167,7 @@ def test_a_bad_value_of_a_key_table_names_its_line(text, line):
 def test_a_key_flag_may_name_a_key_table_which_counts_in_place_of_the_profiles(table):
     named, chosen = choose_key(CONFIG, FULL, table="k"), choose_key(CONFIG, FULL, table=table, key="keys.k")
     assert chosen == named
-    assert (chosen.table, chosen.fixed_alg, chosen.module, chosen.mounted) == ("k", "RS256", "/lib/table.so", True)
+    assert (chosen.table, chosen.rules.algs, chosen.module, chosen.mounted) == ("k", ("RS256",), "/lib/table.so", True)
 
 
 def test_flags_win_over_a_table_that_a_flag_names():

@@ -17,19 +17,20 @@ from hsmjwt.jose.algorithms import ALGORITHMS
 
 KeyArgument = Annotated[str | None, Word("KEY", "A pkcs11: URI or keys.NAME of the config.", "keys")]
 
+_OF_KEYS = ("pkcs11:", "keys.")  # how what names a key begins
 _LARGEST = 1024 * 1024  # bytes of a file of certificates
 _WANTED = "certificates belong there, as PEM or DER"
 
-_SELF_SIGNED = """Make a certificate that the key signs for itself, and print it as PEM.
+_SELF_SIGNED = """Make a certificate signed by its own key, as PEM.
 
-Consoles that know a key by its certificate take it. Good from five minutes ago, for clocks that are behind.
+Consoles that know a key by its certificate take it. It is good from five minutes ago, for clocks that are behind.
 
 \b
 Examples:
   hsmjwt cert self-signed keys.adobe --subject 'CN=adobe-jwt,O=Example\\, Inc.,C=US' > adobe-jwt.crt
   hsmjwt cert self-signed keys.web --subject CN=web --san dns:web.example.com --days 90 --json
 """
-_CSR = """Make a request for a certificate (PKCS#10) that the key signs, and print it as PEM.
+_CSR = """Make a certificate request (PKCS#10), as PEM.
 
 \b
 Examples:
@@ -129,8 +130,8 @@ def import_certificate(
     """Put a certificate on the token."""
     from hsmjwt.custody import certified as custody
 
-    if file.lower().startswith(("pkcs11:", "keys.")) and not file.lower().endswith((".pem", ".crt", ".cer", ".der")):
-        raise UsageError(f"'{file}' names a key, where the file belongs", hint="hsmjwt cert import FILE KEY")
+    if file.lower().startswith("pkcs11:") or (named is not None and not named.lower().startswith(_OF_KEYS)):
+        raise UsageError("the file comes first, the key behind it", hint="hsmjwt cert import FILE KEY")
     run.limit(shared.timeout)
     ders = _read(run, file)
     choice, opened = _opened(run, named, device, shared)
@@ -161,6 +162,8 @@ def show(
     from hsmjwt.x509.der import armoured
 
     _refuse_two_forms(shared, pem=pem, der=der)
+    if named is not None and not named.lower().startswith(_OF_KEYS):
+        raise UsageError(f"'{named}' names no key", hint=f"--file '{named}' shows the certificates in a file")
     run.limit(shared.timeout)
     ders = None if file is None else _read(run, file)
     matches = named is not None or device.key is not None or file is None
@@ -190,7 +193,7 @@ def _wanted(content: Content, days: int) -> Any:
     from hsmjwt.custody.certificates import Wanted
 
     if content.subject is None and not content.san:
-        raise UsageError("nobody says whom it is about", hint="--subject 'CN=svc,O=Example,C=NO'")
+        raise UsageError("the subject is missing", hint="--subject 'CN=svc,O=Example,C=NO'")
     more = {} if content.key_usage is None else {"key_usage": tuple(content.key_usage)}
     return Wanted(subject=content.subject or "", san=tuple(content.san or ()), days=days, alg=content.alg, **more)
 

@@ -17,10 +17,10 @@ from hsmjwt.cli.flags import Claims, Device, Endpoint, Shared, Word, command
 from hsmjwt.cli.output import one_line
 from hsmjwt.cli.run import Run
 from hsmjwt.compose import access
-from hsmjwt.compose.devices import DeviceChoice, Devices, choice_of
+from hsmjwt.compose.devices import DeviceChoice, Devices, choice_of, find_signer
 from hsmjwt.config import Settings
 from hsmjwt.errors import ConfigError, HsmjwtError, NetworkError, ServerError, UsageError
-from hsmjwt.guard.policy import check_clock
+from hsmjwt.guard.policy import check_alg, check_clock
 from hsmjwt.jose.algorithms import ALGORITHMS, by_default
 from hsmjwt.oauth.endpoint import check_endpoint
 from hsmjwt.oauth.exchange import Answer, clock_difference
@@ -36,8 +36,13 @@ _HINTS = {  # where the error has none
     "login": "--pin-source names where the PIN is",
     "key": "hsmjwt key list shows what is there",
     "mechanism": "hsmjwt slot list --json names the token's mechanisms",
+    "certificate": "hsmjwt cert show tells more of it",
     "endpoint": "look at the token URL, the network and the proxy",
     "clock": "timedatectl set-ntp true",
+}
+_NOTHING = {  # what is said where a check has nothing to look at
+    "certificate": "the key has none",
+    "clock": "nothing to compare with",
 }
 
 
@@ -121,7 +126,7 @@ class _Steps:
         try:
             detail = self._run.wait(step)
             ok = None if detail is None else True
-            self.findings.append(Finding(check, ok, detail or "nothing to compare with"))
+            self.findings.append(Finding(check, ok, detail or _NOTHING[check]))
         except HsmjwtError as error:
             self._failed = True
             hint = error.hint or _HINTS[check]
@@ -129,8 +134,9 @@ class _Steps:
 
 
 def _on_the_token(run: Run, opened: Devices, choice: DeviceChoice, profile: Profile | None) -> list[Finding]:
+    from hsmjwt.custody.certified import certificate_state
+    from hsmjwt.custody.keys import FoundKey
     from hsmjwt.hsm.login import decide_flags
-    from hsmjwt.hsm.signer import Pkcs11Signer
 
     found: dict[str, Any] = {}
     credentials = opened.login(choice)  # one for both uses: its PIN is read once
@@ -159,17 +165,25 @@ def _on_the_token(run: Run, opened: Devices, choice: DeviceChoice, profile: Prof
         return f"with the PIN from {choice.pin_source.noted}"
 
     def key() -> str:
-        found["signer"] = Pkcs11Signer(found["module"], found["slot"], choice.uri, credentials, opened.around.note)
-        return f"{found['signer'].uri}, {found['signer'].public_key.bits} bits"
+        found["key"] = find_signer(opened, choice, found["module"], found["slot"], credentials)
+        signer = found["key"].signer
+        return f"{signer.uri}, {signer.known.bits} bits"
 
     def mechanism() -> str:
-        signer = found["signer"]
-        name = profile.alg if profile is not None else None
-        alg = ALGORITHMS[name] if name else by_default(signer.public_key)
+        signer, able = found["key"].signer, found["key"].algs
+        named = [ALGORITHMS[name] for name in (profile.algs if profile is not None else ())]
+        fitting = [each for each in named if each in able] if named else able
+        alg = next(iter((*fitting, *named)), None) or by_default(signer.known)
+        check_alg(found["key"].bounds, alg.name)
         return f"{alg.name} by " + " or ".join(f"CKM_{way.mechanism}" for way in signer.ways(alg))
 
+    def certificate() -> str | None:
+        signer, slot = found["key"].signer, found["slot"]
+        there = FoundKey(signer.key, found["module"].session(slot), slot)
+        return certificate_state(opened, choice, there, signer.known)
+
     steps = _Steps(run)
-    for check in (module, token, flags, login, key, mechanism):
+    for check in (module, token, flags, login, key, mechanism, certificate):
         steps.do(check.__name__, check)
     if "module" in found:
         found["module"].settle()
@@ -223,9 +237,9 @@ def _phrase(status: int) -> str:
 
 def _lines(finding: Finding) -> list[str]:
     word = {True: "ok  ", False: "FAIL", None: "-   "}[finding.ok]
-    lines = [one_line(f"{word}  {finding.check:9}  {finding.detail}")]
+    lines = [one_line(f"{word}  {finding.check:11}  {finding.detail}")]
     if finding.hint and finding.ok is False:
-        lines += [f"                 {one_line(line)}" for line in finding.hint.split("\n")]
+        lines += [f"                   {one_line(line)}" for line in finding.hint.split("\n")]
     return lines
 
 

@@ -117,22 +117,39 @@ class ModuleFlag(msgspec.Struct, frozen=True, kw_only=True):
     module: Annotated[str | None, Flag("--module", metavar="PATH", help="The PKCS#11 module to load.")] = None
 
 
+PinSource = Annotated[
+    str | None,
+    Flag(
+        "--pin-source",
+        metavar="SPEC",
+        help="Where the PIN is: env:NAME, file:PATH, credential:NAME, fd:N, command:PROGRAM, prompt or none.",
+    ),
+]
+AllowLastTry = Annotated[bool, Flag("--allow-last-try", help="Log in even with the last try.")]
+RetryPin = Annotated[bool, Flag("--retry-pin", help="Send a PIN again that the token refused.")]
+
+
+class Access(ModuleFlag, frozen=True, kw_only=True):
+    """Flags that choose a module and a login, where the key is named otherwise."""
+
+    pin_source: PinSource = None
+    allow_last_try: AllowLastTry = False
+    retry_pin: RetryPin = False
+
+    def device(self, key: str | None = None) -> Device:
+        """Return the same choice with a key."""
+        return Device(key=key, **msgspec.structs.asdict(self))
+
+
 class Device(ModuleFlag, frozen=True, kw_only=True):
     """Flags that choose a module, a key and a login."""
 
     key: Annotated[
         str | None, Flag("--key", metavar="URI", help="The key: a pkcs11: URI or keys.NAME.", completes="keys")
     ] = None
-    pin_source: Annotated[
-        str | None,
-        Flag(
-            "--pin-source",
-            metavar="SPEC",
-            help="Where the PIN is: env:NAME, file:PATH, credential:NAME, fd:N, command:PROGRAM, prompt or none.",
-        ),
-    ] = None
-    allow_last_try: Annotated[bool, Flag("--allow-last-try", help="Log in even with the last try.")] = False
-    retry_pin: Annotated[bool, Flag("--retry-pin", help="Send a PIN again that the token refused.")] = False
+    pin_source: PinSource = None
+    allow_last_try: AllowLastTry = False
+    retry_pin: RetryPin = False
 
 
 class Place(Device, frozen=True, kw_only=True):

@@ -16,7 +16,7 @@ from hsmjwt.errors import UsageError
 from hsmjwt.hsm.uri import SCHEME
 from hsmjwt.oauth import issuer as issuers
 
-_JWKS = """Print the public halves of keys as a JWK set (RFC 7517), and never a private one.
+_JWKS = """Print the public halves of keys as a JWK set (RFC 7517).
 
 A KEY is a pkcs11: URI, keys.NAME or a profile of the config; without one it is every key of the config. Each goes by
 the kid that its profile or --kid names, else by its thumbprint (RFC 7638). With --issuer and --out the set and a

@@ -7,7 +7,12 @@ from typing import Annotated, Any
 
 from hsmjwt.cli import device as devices
 from hsmjwt.cli.flags import Device, Flag, Group, Place, Shared, Word, command
+from hsmjwt.cli.key_audit import audit
+from hsmjwt.cli.key_ceremony import ceremony
+from hsmjwt.cli.key_delete import delete
 from hsmjwt.cli.key_generate import generate
+from hsmjwt.cli.key_import import import_key
+from hsmjwt.cli.key_rotate import rotate
 from hsmjwt.cli.output import one_line
 from hsmjwt.cli.run import Run
 from hsmjwt.compose import forms
@@ -31,7 +36,9 @@ Examples:
   hsmjwt key show 'pkcs11:token=prod;object=adobe-jwt'
   hsmjwt key show keys.adobe --json
 """
-_EXPORT = """Print a key's public half, and never a private one: PEM, DER, a JWK or OpenSSH's line.
+_EXPORT = """Print a key's public half, and never a private one.
+
+PEM, DER, a JWK, or the line that OpenSSH and git hosts take.
 
 \b
 Examples:
@@ -75,17 +82,25 @@ def list_keys(run: Run, *, device: Place, shared: Shared) -> None:
 @command(_SHOW, "named", device=Device, shared=Shared)
 def show(run: Run, *, named: KeyArgument = None, device: Device, shared: Shared) -> None:
     """Show a key."""
-    from hsmjwt.custody import keys as custody
+    from hsmjwt.custody.showing import show_key
 
-    about = _read(run, named, device, shared, custody.show_key)
+    about = _read(run, named, device, shared, show_key)
     if shared.json:
         run.console.result_json(about)
         return
-    token = about.pop("token")
-    about["token"] = f"{token['label']} (serial {token['serial']}, {token['model']}, {token['manufacturer']})"
-    width = max(len(name) for name in about)
-    lines = (f"{name.replace('_', ' '):{width}}  {_word(value)}" for name, value in about.items())
-    run.console.result("\n".join(one_line(line) for line in lines))
+    apart = {"token", "certificate", *(("curve",) if about["curve"] is None else ())}
+    shown = {name.replace("_", " "): _word(value) for name, value in about.items() if name not in apart}
+    if about["allowed_mechanisms"] == ():  # an empty list allows all
+        shown["allowed mechanisms"] = "any"
+    token, certificate = about["token"], about["certificate"]
+    shown["token"] = f"{token['label']} (serial {token['serial']}, {token['model']}, {token['manufacturer']})"
+    shown["certificate"] = "none" if certificate is None else certificate["subject"] or "one that cannot be read"
+    if certificate is not None:
+        ends = "expired" if certificate["expired"] else "expires"
+        shown[f"certificate {ends}"] = certificate["not_after"] or "?"
+        shown["certificate matches"] = "yes" if certificate["matches"] else "no, it is another key's"
+    width = max(map(len, shown))
+    run.console.result("\n".join(one_line(f"{name:{width}}  {value}") for name, value in shown.items()))
 
 
 @command(_EXPORT, "named", device=Device, shared=Shared)
@@ -134,7 +149,24 @@ def _word(value: object) -> str:
         return "?"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "none"
     return str(value)
 
 
-VERBS = {"key": Group("Keys on a token.", {"list": list_keys, "generate": generate, "show": show, "export": export})}
+VERBS = {
+    "key": Group(
+        "Keys on a token.",
+        {
+            "list": list_keys,
+            "generate": generate,
+            "show": show,
+            "export": export,
+            "import": import_key,
+            "delete": delete,
+            "audit": audit,
+            "rotate": rotate,
+            "ceremony": ceremony,
+        },
+    )
+}

@@ -233,7 +233,7 @@ def _apart(stream: TextIO) -> TextIO:
 
 def one_line(text: str) -> str:
     """Escape what would break out of a line or drive a terminal (C0, C1, DEL, line separators, lone surrogates)."""
-    return "".join(char if char.isprintable() else _escaped(char) for char in text)
+    return text if text.isprintable() else "".join(char if char.isprintable() else _escaped(char) for char in text)
 
 
 def _put_otherwise(error: UnicodeError) -> tuple[str, int]:

@@ -189,15 +189,42 @@ def choice_of(profile: Profile) -> DeviceChoice:
 
 
 class FoundSigner(NamedTuple):
-    """A signer of a key that was found, and what all key tables say that mean the key, however it was named."""
+    """A signer of a key that was found.
+
+    `rules` is what all key tables say that mean the key, however it was named; `named` what the table says that was.
+    """
 
     signer: Pkcs11Signer
     rules: tuple[KeyRules, ...]
+    named: KeyRules
 
-    def within(self, named: KeyRules) -> tuple[KeyRules, ...]:
-        """Return what limits the use of the key: its own tables, and the one that was named where that is another."""
-        others = tuple(each for each in self.rules if each.table != named.table)
-        return others if named.table is None else (named, *others)
+    @property
+    def limits(self) -> tuple[KeyRules, ...]:
+        """What limits the use of the key: its own tables, and the one that was named where that is another."""
+        others = tuple(each for each in self.rules if each.table != self.named.table)
+        return others if self.named.table is None else (self.named, *others)
+
+    @property
+    def bounds(self) -> tuple[Bound, ...]:
+        """What binds the key's signatures."""
+        return bounds(self.limits)
+
+    @property
+    def algs(self) -> tuple[Algorithm, ...]:
+        """The algorithms that the key can and may sign with, the best first.
+
+        Raises PolicyError where its tables agree on none, KeyUnfitError and DeviceError where it can do none of theirs.
+        """
+        from hsmjwt.guard.policy import bound_to
+        from hsmjwt.jose.algorithms import ALGORITHMS
+
+        allowed = [ALGORITHMS[name] for name in bound_to(self.bounds)]
+        if not allowed:
+            return self.signer.algs
+        able = tuple(alg for alg in allowed if alg in self.signer.algs)
+        if not able:
+            self.signer.ways(allowed[0])  # which says why not
+        return able
 
 
 def find_signer(devices: Devices, choice: DeviceChoice, module: Module, slot: Slot, login: Login) -> FoundSigner:
@@ -209,24 +236,7 @@ def find_signer(devices: Devices, choice: DeviceChoice, module: Module, slot: Sl
     signer = Pkcs11Signer(module, slot, choice.uri, login, devices.around.note, half=half)
     rules = halves.rules_for(devices.settings, module, slot, signer.key)
     halves.check_halves(devices.settings, rules, signer)
-    return FoundSigner(signer, rules)
-
-
-def usable_algs(found: FoundSigner, named: KeyRules) -> tuple[Algorithm, ...]:
-    """Return the algorithms that a key can and may sign with, the best first.
-
-    Raises PolicyError where its tables agree on none, KeyUnfitError and DeviceError where it can do none of theirs.
-    """
-    from hsmjwt.guard.policy import bound_to
-    from hsmjwt.jose.algorithms import ALGORITHMS
-
-    allowed = [ALGORITHMS[name] for name in bound_to(bounds(found.within(named)))]
-    if not allowed:
-        return found.signer.algs
-    able = tuple(alg for alg in allowed if alg in found.signer.algs)
-    if not able:
-        found.signer.ways(allowed[0])  # which says why not
-    return able
+    return FoundSigner(signer, rules, choice.rules)
 
 
 def open_signer(devices: Devices, choice: DeviceChoice, purpose: Purpose, alg: str | None = None) -> OpenKey:
@@ -244,23 +254,22 @@ def open_signer(devices: Devices, choice: DeviceChoice, purpose: Purpose, alg: s
 
     testing = purpose == "self-test"
 
-    def limits(rules: tuple[KeyRules, ...]) -> tuple[Bound, ...]:
-        found = tuple(each._replace(not_after=None) if testing else each for each in bounds(rules))
-        check_end(found, time.time())
+    def checked(limits: tuple[Bound, ...]) -> tuple[Bound, ...]:
+        limits = tuple(each._replace(not_after=None) for each in limits) if testing else limits
+        check_end(limits, time.time())
         if alg is not None:
-            check_alg(found, alg)
-        return found
+            check_alg(limits, alg)
+        return limits
 
-    limits((choice.rules,))
+    checked(bounds((choice.rules,)))
     module = devices.module(choice)
     try:
         slot = module.find_token(choice.uri)
         found = find_signer(devices, choice, module, slot, devices.login(choice))
-        within = found.within(choice.rules)
-        bound = limits(within)
-        algs = usable_algs(found, choice.rules)
+        limits, algs = checked(found.bounds), found.algs
         if not testing:
             halves.check_thumbprints(found.rules, found.signer)
+            _check_required(devices, module, slot, found)
     finally:
         module.settle()
     devices.around.note(f"key {found.signer.uri}")
@@ -268,4 +277,16 @@ def open_signer(devices: Devices, choice: DeviceChoice, purpose: Purpose, alg: s
         signer: Signer = halves.Unverified(found.signer, devices.around.warn)
     else:
         signer = Verified(found.signer)
-    return OpenKey(Permitted(signer, purpose, bound, time.time), found.signer.uri, algs)
+    return OpenKey(Permitted(signer, purpose, limits, time.time), found.signer.uri, algs)
+
+
+def _check_required(devices: Devices, module: Module, slot: Slot, found: FoundSigner) -> None:
+    """Raise PolicyError where the key does not keep the audit policy that a table of it requires."""
+    for rules in found.limits:
+        if rules.require is not None:
+            from hsmjwt.compose import requirements
+
+            rules = msgspec.structs.replace(rules, max_age=None)  # which few tokens can tell, and an audit asks for
+            requirements.check(
+                devices, module, slot, found.signer.key, module.session(slot), rules=rules, table=rules.table
+            )

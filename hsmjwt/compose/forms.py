@@ -39,6 +39,13 @@ def public_der(key: PublicKey) -> bytes:
     return x509.spki_der(key)
 
 
+def spki_sha256(key: PublicKey) -> bytes:
+    """Return SHA-256 over a public key as DER."""
+    from hsmjwt.x509 import public as x509
+
+    return x509.spki_sha256(key)
+
+
 def ssh_line(key: PublicKey, comment: str) -> str:
     """Return a public key as OpenSSH's line."""
     from hsmjwt.x509 import ssh

@@ -7,7 +7,7 @@ says that this may be left out.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hsmjwt.errors import ConfigError, KeyUnfitError, UsageError
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from hsmjwt.jose.algorithms import Algorithm
     from hsmjwt.jose.keys import HiddenKey, PublicKey
     from hsmjwt.keyrules import KeyRules
+
+T = TypeVar("T")
 
 _LARGEST = 1024 * 1024  # bytes of a file with a public key or certificates
 _WHERE_FROM = (
@@ -112,6 +114,24 @@ def check_thumbprints(rules: Sequence[KeyRules], signer: Pkcs11Signer) -> None:
             )
 
 
+def files_of(settings: Settings, rules: KeyRules) -> Iterator[tuple[str, str | None, Callable[[], object]]]:
+    """Yield what a key table names beside its key: what it is, its path, and how to read it, which raises ConfigError.
+
+    The path of an audit policy that comes with hsmjwt is None.
+    """
+    from hsmjwt.compose import policies
+    from hsmjwt.hsm.uri import SCHEME
+
+    if rules.public_key is not None:
+        yield "public key", rules.public_key, lambda: public_key_in(settings, rules)
+    named = rules.certificate
+    if named is not None and named[: len(SCHEME)].lower() != SCHEME:
+        yield "certificate", named, lambda: _leaf_in(settings, rules, named)
+    policy = rules.require
+    if policy is not None:
+        yield "audit policy", policy if "/" in policy else None, lambda: policies.load(policy, trusted=True)
+
+
 def public_key_in(settings: Settings, rules: KeyRules) -> PublicKey:
     """Return the public key in the file that a key table names; raises ConfigError that names the table's line."""
     from hsmjwt.x509.public import load_public
@@ -119,10 +139,8 @@ def public_key_in(settings: Settings, rules: KeyRules) -> PublicKey:
     return load_public_file(settings, rules, "public_key", rules.public_key or "", load_public)
 
 
-def load_public_file(
-    settings: Settings, rules: KeyRules, entry: str, path: str, load: Callable[[bytes], PublicKey]
-) -> PublicKey:
-    """Return what `load` makes of a file that an entry of a key table names."""
+def load_public_file(settings: Settings, rules: KeyRules, entry: str, path: str, load: Callable[[bytes], T]) -> T:
+    """Return what `load` makes of a file that an entry of a key table names; raises ConfigError with its line."""
     place = ("keys", rules.table or "", entry)
     try:
         with open(path, "rb") as file:
@@ -174,22 +192,25 @@ def _named(
     """Yield the public keys that key tables name, as a certificate or alone."""
     from hsmjwt.hsm.certificates import find_certificates
     from hsmjwt.hsm.uri import SCHEME, parse
-    from hsmjwt.x509.certificate import read_chain
-    from hsmjwt.x509.public import load_certified
-
-    def leaf(data: bytes) -> PublicKey:
-        return load_certified(read_chain(data)[0])
 
     for each in rules:
         if each.certificate is None:
             continue
         if each.certificate[: len(SCHEME)].lower() != SCHEME:
-            yield [load_public_file(settings, each, "certificate", each.certificate, leaf)]
+            yield [_leaf_in(settings, each, each.certificate)]
         elif (uri := parse(each.certificate)).matches_token(key.token):
             yield _certified(found.der for found in find_certificates(session, key.token, uri))
     for each in rules:
         if each.public_key is not None:
             yield [public_key_in(settings, each)]
+
+
+def _leaf_in(settings: Settings, rules: KeyRules, path: str) -> PublicKey:
+    """Return the public key of the first certificate in the file that a key table names."""
+    from hsmjwt.x509.certificate import read_chain
+    from hsmjwt.x509.public import load_certified
+
+    return load_public_file(settings, rules, "certificate", path, lambda data: load_certified(read_chain(data)[0]))
 
 
 def _certified(ders: Iterable[bytes]) -> Iterator[PublicKey]:

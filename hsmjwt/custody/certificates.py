@@ -47,7 +47,10 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
         """Check all of it."""
         check_holder(self.holder)
         if not 1 <= self.days <= _MOST_DAYS:
-            raise UsageError(f"a certificate is made for 1 to {_MOST_DAYS} days, and {self.days} are asked for")
+            raise UsageError(
+                f"a certificate is made for 1 to {_MOST_DAYS} days, and {self.days} are asked for",
+                hint="consoles take a year or two; not_after in a key table ends a key's use whatever this says",
+            )
         if self.alg is not None:
             known_alg(self.alg)
 
@@ -64,7 +67,7 @@ def self_signed(devices: Devices, choice: DeviceChoice, wanted: Wanted) -> bytes
     """
     now = time.time()
     check_clock(now)
-    opened = open_signer(devices, choice, "certificate")
+    opened = open_signer(devices, choice, "certificate", wanted.alg)
     alg = _algorithm(opened, wanted)
     serial = int.from_bytes(os.urandom(20), "big") >> 1 or 1  # 159 bits, positive (RFC 5280, section 4.1.2.2)
     validity = Validity(int(now) - _BACKDATED, int(now) + wanted.days * 86400)
@@ -74,7 +77,7 @@ def self_signed(devices: Devices, choice: DeviceChoice, wanted: Wanted) -> bytes
 
 def request(devices: Devices, choice: DeviceChoice, wanted: Wanted) -> bytes:
     """Return a request for a certificate (PKCS#10) as DER, which the chosen key signs; raises as `self_signed` does."""
-    opened = open_signer(devices, choice, "request")
+    opened = open_signer(devices, choice, "request", wanted.alg)
     alg = _algorithm(opened, wanted)
     message = request_to_sign(wanted.holder, opened.signer.public_key)
     return signed(message, alg, opened.signer.sign(message, alg))
@@ -82,8 +85,7 @@ def request(devices: Devices, choice: DeviceChoice, wanted: Wanted) -> bytes:
 
 def _algorithm(opened: OpenKey, wanted: Wanted) -> Algorithm:
     if wanted.alg is None:
-        algs: tuple[Algorithm, ...] = getattr(opened, "algs", ()) or (by_default(opened.signer.public_key),)
-        return algs[0]
+        return opened.algs[0] if opened.algs else by_default(opened.signer.public_key)
     reason = misfit(ALGORITHMS[wanted.alg], opened.signer.public_key)
     if reason is not None:
         raise KeyUnfitError(reason)

@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 from hsmjwt import verify
 from hsmjwt.compose.devices import DeviceChoice, Devices
 from hsmjwt.custody.certificates import certificate_of, of_another_key, one_certificate
-from hsmjwt.custody.keys import found
-from hsmjwt.errors import DeviceError, HsmjwtError, KeyFault, KeyNotFoundError, KeyUnfitError
+from hsmjwt.custody.keys import FoundKey, found, half_of
+from hsmjwt.errors import DeviceError, HsmjwtError, KeyFault, KeyNotFoundError, KeyUnfitError, UsageError
 from hsmjwt.guard.policy import check_clock
 from hsmjwt.hsm.certificates import CertificateObject, NewCertificate, find_certificates, store
-from hsmjwt.hsm.objects import KeyObject, find_object, public_key_of
+from hsmjwt.hsm.objects import KeyObject, find_object
 from hsmjwt.hsm.uri import KeyUri
 from hsmjwt.jose.encoding import b64u_encode
+from hsmjwt.jose.keys import HiddenKey, PublicKey
 from hsmjwt.x509.certificate import Certificate, read
 from hsmjwt.x509.chain import leaf_of
 from hsmjwt.x509.der import armoured
@@ -51,14 +52,14 @@ def import_certificate(
     module.log_in(slot, devices.login(choice))
     session = module.session(slot, write=True)
     key = find_object(session, choice.uri.for_private(), slot.token, slot.needed_id)
-    leaf = leaf_of(every, public_key_of(session, key))
+    leaf = leaf_of(every, half_of(devices, choice, FoundKey(key, session, slot)))
     if leaf is None:
         raise of_another_key(named)
     _refuse_expired(leaf, now, devices.around.warn)
     with module.alone():  # or of two that start together both would find none there
         there = _beside(session, key)
         same = next((each for each in there if each.der == leaf.der), None)
-        others = [each for each in there if each is not same]
+        others = [each for each in there if each.der != leaf.der]
         if others and not replace:
             raise KeyFault(
                 f"the key has a certificate already: {others[0].uri(slot.needed_id)}",
@@ -72,10 +73,7 @@ def import_certificate(
 
 def _refuse_expired(leaf: Certificate, now: float, warn: Callable[[str], None]) -> None:
     if now > leaf.not_after:
-        raise KeyFault(
-            f"the certificate '{leaf.subject}' expired on {moment(leaf.not_after)}",
-            hint="nobody accepts it any more; hsmjwt cert csr asks an authority for a new one",
-        )
+        raise expired(leaf)
     if now < leaf.not_before:
         warn(f"warning: the certificate is not valid before {moment(leaf.not_before)}")
 
@@ -112,18 +110,68 @@ def show_certificate(devices: Devices, choice: DeviceChoice) -> list[bytes]:
     that with the key's id is another key's.
     """
     if choice.uri.type == "cert":
-        return [_by_uri(devices, choice)]
-    key, session, slot = found(devices, choice, "public", "private")
-    public_key = public_key_of(session, key)
+        der = _by_uri(devices, choice)
+        _readable(der, choice)
+        return [der]
+    there = found(devices, choice, "public", "private")
+    chain = _chain(devices, choice, there, half_of(devices, choice, there))
+    if not chain:
+        raise KeyNotFoundError(
+            f"the key '{choice.uri.brief}' has no certificate",
+            hint="hsmjwt cert import puts one on the token; cert self-signed and cert csr make one",
+        )
+    _readable(chain[0], choice)
+    return chain
+
+
+def _readable(der: bytes, choice: DeviceChoice) -> Certificate:
+    """Read what a token gave; raises KeyUnfitError where it took what is no certificate."""
+    try:
+        return read(der)
+    except UsageError as error:
+        raise KeyUnfitError(
+            f"the certificate of '{choice.uri.brief}' is damaged: {error.message}",
+            hint="hsmjwt cert import --replace puts another one in its place",
+        ) from None
+
+
+def _chain(devices: Devices, choice: DeviceChoice, there: FoundKey, public_key: PublicKey) -> list[bytes]:
+    """Return a key's certificate and the chain above it; raises KeyUnfitError where that with its id is another's."""
+    key, session, slot = there
     chain = certificate_of(devices, choice, key, session, slot, public_key)
-    if chain:
-        return chain
-    others = _beside(session, key)
+    others = [] if chain else _beside(session, key)
     if others:
         raise of_another_key(f"'{others[0].uri(slot.needed_id)}', which has the key's id,")
-    raise KeyNotFoundError(
-        f"the key '{key.uri(slot.needed_id)}' has no certificate",
-        hint="hsmjwt cert import puts one on the token; cert self-signed and cert csr make one",
+    return chain
+
+
+def certificate_state(
+    devices: Devices, choice: DeviceChoice, there: FoundKey, known: PublicKey | HiddenKey
+) -> str | None:
+    """Return in words how a key's certificate stands, None where it has none.
+
+    Raises KeyUnfitError for one of another key, KeyFault for one that is not valid now.
+    """
+    chain = [] if isinstance(known, HiddenKey) else _chain(devices, choice, there, known)
+    if not chain:
+        return None
+    now, leaf = time.time(), _readable(chain[0], choice)
+    if now > leaf.not_after:
+        raise expired(leaf)
+    if now < leaf.not_before:
+        raise KeyFault(
+            f"the certificate '{leaf.subject}' is not valid before {moment(leaf.not_before)}",
+            hint="is the clock right?",
+        )
+    above = f", and {len(chain) - 1} above it" if len(chain) > 1 else ""
+    return f"'{leaf.subject}', of this key, valid until {moment(leaf.not_after)}{above}"
+
+
+def expired(leaf: Certificate) -> KeyFault:
+    """Return the error for a certificate that has ended."""
+    return KeyFault(
+        f"the certificate '{leaf.subject}' expired on {moment(leaf.not_after)}",
+        hint="hsmjwt cert csr asks an authority for a new one, hsmjwt cert self-signed makes one",
     )
 
 
@@ -140,8 +188,7 @@ def _by_uri(devices: Devices, choice: DeviceChoice) -> bytes:
 
 def check_match(devices: Devices, choice: DeviceChoice, ders: Sequence[bytes], *, named: str) -> None:
     """Raise KeyUnfitError where none of the certificates, of `named`, is the chosen key's."""
-    key, session, _ = found(devices, choice, "public", "private")
-    if leaf_of(map(read, ders), public_key_of(session, key)) is None:
+    if leaf_of(map(read, ders), half_of(devices, choice, found(devices, choice, "public", "private"))) is None:
         raise of_another_key(named)
 
 

@@ -18,6 +18,7 @@ import msgspec
 from hsmjwt.compose.devices import DeviceChoice, Devices, state_folder
 from hsmjwt.custody.proof import self_test
 from hsmjwt.errors import DeviceError, HsmjwtError, KeyFault, KeyUnfitError, LoginError
+from hsmjwt.guard.policy import check_alg
 from hsmjwt.hsm.keygen import NewKey, NewPair, chosen_mechanism, generate, removed, rename
 from hsmjwt.hsm.module import Module
 from hsmjwt.hsm.objects import NAMES, KeyObject, public_key_of, search
@@ -25,6 +26,7 @@ from hsmjwt.hsm.slots import Slot
 from hsmjwt.hsm.unfinished import Unfinished, UnfinishedNotes, begun
 from hsmjwt.hsm.uri import KeyUri
 from hsmjwt.hsm.ways import WAYS
+from hsmjwt.keyrules import bounds
 from hsmjwt.x509.public import key_identifier
 
 _PATIENCE = 10.0  # seconds that a Ctrl-C gives the token to end, so that the new key can be removed
@@ -48,8 +50,10 @@ def generate_key(devices: Devices, choice: DeviceChoice, new: NewKey, *, if_abse
     The id comes from the public key (RFC 7093, section 2, method 1) unless one is given. The new key signs once, and is
     taken off the token again where that signature does not verify. With `if_absent` a key that has the label already
     and is what was asked for is returned in its place. Raises KeyFault where label or id are taken, DeviceError where
-    the token cannot make the key, and what a login raises.
+    the token cannot make the key, PolicyError where the key table binds its key to other algorithms, and what a login
+    raises.
     """
+    check_alg(bounds([choice.rules]), new.algorithm.name)
     folder = state_folder(devices.around.environ)
     module = devices.module(choice)
     slot = module.find_token(choice.uri)
@@ -60,14 +64,14 @@ def generate_key(devices: Devices, choice: DeviceChoice, new: NewKey, *, if_abse
     module.log_in(slot, devices.login(choice))
     notes = UnfinishedNotes(folder, slot.token, devices.around.deadline)
     with notes.turn():
-        return _Work(devices, choice, module, slot, new, notes).done(if_absent=if_absent)
+        return _Work(devices, choice, module, slot, new, notes=notes).done(if_absent=if_absent)
 
 
 class _Work:
     """The making of one key, in a process that is logged in and whose turn it is."""
 
     def __init__(
-        self, devices: Devices, choice: DeviceChoice, module: Module, slot: Slot, new: NewKey, notes: UnfinishedNotes
+        self, devices: Devices, choice: DeviceChoice, module: Module, slot: Slot, new: NewKey, *, notes: UnfinishedNotes
     ) -> None:
         assert slot.token is not None  # noqa: S101 - see above
         self._devices, self._around, self._module, self._slot = devices, devices.around, module, slot
@@ -81,6 +85,7 @@ class _Work:
             mounted=choice.mounted,
         )
         self._stopped, self._over = threading.Event(), threading.Event()
+        self._over.set()  # nothing has begun
         self._hint = "take another --label or --id; nothing was changed"
 
     @cached_property
@@ -100,6 +105,8 @@ class _Work:
                     return Generated(known, created=False)
                 mechanism = chosen_mechanism(self._new, self._module.mechanisms(self._slot))
                 session = self._session
+                self._over.clear()
+                self._heed()
                 self._notes.keep(note)
                 try:
                     self._around.deadline.enter(MAKES)
@@ -233,21 +240,20 @@ class _Work:
         final = self._new.id or key_identifier(public)
         self._notes.keep(msgspec.structs.replace(note, final=final))
         if rename((pair.private, pair.public), final):
-            halves = (
-                msgspec.structs.replace(half, about={**half.about, "ID": final}) for half in (pair.private, pair.public)
-            )
-            return NewPair(*halves, pair.dropped, pair.marked)
+            return pair.named(final)
         self._notes.keep(note)
         return pair if self._new.id is None else None
 
     def _undone(self, error: HsmjwtError, pair: NewPair | None, note: Unfinished) -> HsmjwtError:
         """Remove what there is of a new key; return `error`, which says so where that fails."""
-        handles = [] if pair is None else [pair.private.handle, pair.public.handle]
-        told = removed(handles, error, self._new.label)
-        with contextlib.suppress(HsmjwtError):  # a session that is lost: the note stays, and the next run looks again
-            told = removed([half.handle for half in self._of(KeyUri(id=note.mark))], told, self._new.label)
-            if told is error:
-                self._notes.drop(note)
+        told = error if pair is None else pair.removed(error)
+        if pair is None or pair.marked:
+            with contextlib.suppress(HsmjwtError):  # a session that is lost: the note stays, and the next run looks
+                told = removed([half.handle for half in self._of(KeyUri(id=note.mark))], error, self._new.label)
+                if told is error:
+                    self._notes.drop(note)
+        elif told is error:
+            self._notes.drop(note)
         return told
 
     def _tell(self, pair: NewPair) -> None:

@@ -1,21 +1,23 @@
-"""What the custodian of keys does: list them, see what the token says of it, hand out its public half."""
+"""What the custodian of keys does: list them, see what the token says of one, hand out its public half."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import msgspec
 
+from hsmjwt.compose import halves
 from hsmjwt.compose.devices import DeviceChoice, Devices
 from hsmjwt.errors import KeyNotFoundError, KeyUnfitError
 from hsmjwt.hsm import listing
 from hsmjwt.hsm.objects import KeyObject, find_object, public_key_of
 from hsmjwt.hsm.slots import Slot
 from hsmjwt.hsm.uri import KeyType
-from hsmjwt.jose.jwk import thumbprint
-from hsmjwt.jose.keys import PublicKey
-from hsmjwt.x509 import public as x509
+from hsmjwt.hsm.ways import WAYS
+from hsmjwt.jose.algorithms import Algorithm, usable_with
+from hsmjwt.jose.keys import HiddenKey, PublicKey
 
 
 class FoundKey(NamedTuple):
@@ -29,27 +31,16 @@ class FoundKey(NamedTuple):
 def list_keys(devices: Devices, choice: DeviceChoice) -> list[dict[str, Any]]:
     """Return a row for each key of the tokens that the URI leaves; logs in only where that is exactly one."""
     module = devices.module(choice)
+    direct = module.library.direct
     tokens = module.find_tokens(choice.uri)
     if len(tokens) <= 1:
         slot = module.find_token(choice.uri)  # which looks twice before it says that there is none
-        return listing.rows(slot, module.login(slot, devices.login(choice)), choice.uri, module.library.direct)
+        return listing.rows(slot, module.login(slot, devices.login(choice)), choice.uri, direct)
     module.settle()
     devices.around.warn(
         f"{len(tokens)} tokens fit, so nothing was logged in to; this is what is visible without a login"
     )
-    direct = module.library.direct
     return [row for slot in tokens for row in listing.rows(slot, module.session(slot), choice.uri, direct)]
-
-
-def show_key(devices: Devices, choice: DeviceChoice) -> dict[str, Any]:
-    """Return what the token says of one key; logs in only where it is not visible without."""
-    key, session, slot = found(devices, choice, "private")
-    row = listing.row(key, session, slot.needed_id)
-    with contextlib.suppress(KeyUnfitError):  # a type that is not used here, or a half that is not there
-        public = public_key_of(session, key)
-        row["thumbprint"] = thumbprint(public)
-        row["spki_sha256"] = x509.spki_sha256(public).hex()
-    return row
 
 
 def public_key(devices: Devices, choice: DeviceChoice) -> PublicKey:
@@ -59,8 +50,35 @@ def public_key(devices: Devices, choice: DeviceChoice) -> PublicKey:
 
 def labelled_key(devices: Devices, choice: DeviceChoice) -> tuple[PublicKey, str]:
     """Return the public half of one key and the key's label, empty where it has none; see `public_key`."""
-    key, session, _ = found(devices, choice, "public", "private")
-    return public_key_of(session, key), key.label or ""
+    there = found(devices, choice, "public", "private")
+    return half_of(devices, choice, there), there.key.label or ""
+
+
+def half_of(devices: Devices, choice: DeviceChoice, there: FoundKey) -> PublicKey:
+    """Return the public half of a key: its own or its public object's, else a certificate's or what key tables name.
+
+    Raises KeyUnfitError where it is told nowhere.
+    """
+    try:
+        return public_key_of(there.session, there.key)
+    except KeyUnfitError as error:
+        half = halves.half_for(devices.settings, devices.module(choice), there.slot)
+        known = half(there.session, there.key, error)
+        if known is None or isinstance(known, HiddenKey):
+            raise
+        return known
+
+
+def algorithms(key: KeyObject, public: PublicKey, offered: Collection[str] | None = None) -> tuple[Algorithm, ...]:
+    """Return what a key can sign with by its size, by the mechanisms that it allows, and by those that a token offers.
+
+    The best first. `offered` is None where the token is not asked.
+    """
+
+    def open_to(mechanism: str) -> bool:
+        return (not key.allowed or mechanism in key.allowed) and (offered is None or mechanism in offered)
+
+    return tuple(alg for alg in usable_with(public) if any(open_to(way.mechanism) for way in WAYS[alg.name]))
 
 
 def found(devices: Devices, choice: DeviceChoice, *kinds: KeyType) -> FoundKey:

@@ -14,10 +14,12 @@ from hsmjwt.jose.keys import PublicKey
 
 
 def self_test(devices: Devices, choice: DeviceChoice, uri: str, alg: str | None = None) -> PublicKey:
-    """Sign once with the key that `uri` selects, by its default algorithm unless one is named; return its public half.
+    """Sign once with the key that `uri` selects, by its first algorithm unless one is named; return its public half.
 
     Raises what opening the key and signing raise, DeviceError where the signature does not verify.
     """
-    signer = open_signer(devices, msgspec.structs.replace(choice, uri=parse(uri)), "self-test").signer
-    signer.sign(SELF_TEST + os.urandom(32), ALGORITHMS[alg] if alg else by_default(signer.public_key))
+    opened = open_signer(devices, msgspec.structs.replace(choice, uri=parse(uri)), "self-test", alg)
+    signer = opened.signer
+    first = next(iter(opened.algs), None) or by_default(signer.public_key)
+    signer.sign(SELF_TEST + os.urandom(32), ALGORITHMS[alg] if alg else first)
     return signer.public_key

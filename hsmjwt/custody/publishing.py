@@ -7,15 +7,19 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import msgspec
+
+from hsmjwt.compose import halves
 from hsmjwt.compose.devices import DeviceChoice, Devices
-from hsmjwt.custody.keys import found
-from hsmjwt.errors import KeyUnfitError, PolicyError
-from hsmjwt.hsm.objects import KeyObject, public_key_of
-from hsmjwt.hsm.ways import WAYS
-from hsmjwt.jose.algorithms import by_default, misfit, usable_with
+from hsmjwt.custody.certificates import certificate_of
+from hsmjwt.custody.keys import FoundKey, algorithms, found, half_of
+from hsmjwt.errors import KeyUnfitError
+from hsmjwt.guard.policy import bound_to
+from hsmjwt.jose.algorithms import ALGORITHMS, by_default, fits, misfit, usable_with
 from hsmjwt.jose.encoding import b64u_encode
 from hsmjwt.jose.jwk import thumbprint, to_jwk
 from hsmjwt.jose.keys import PublicKey
+from hsmjwt.keyrules import KeyRules, bounds
 
 
 class Wanted(NamedTuple):
@@ -33,7 +37,7 @@ class Published(NamedTuple):
 
 
 class _Entry(NamedTuple):
-    """What is known of a key that several words may name: `bound` are the algorithms that a key table binds it to."""
+    """What is known of a key that several words may name: `bound` are the algorithms that key tables bind it to."""
 
     key: PublicKey
     kids: tuple[str, ...]
@@ -67,15 +71,20 @@ def jwk_set(devices: Devices, wanted: Sequence[Wanted]) -> dict[str, Any]:
 def publish(devices: Devices, wanted: Sequence[Wanted]) -> Published:
     """Return the public halves of keys as a JWK set (RFC 7517, section 5), in the order in which they are asked for.
 
-    A key that is asked for twice is one entry; one that goes by several kids has an entry for each. `alg` is what a key
-    table binds the key to, and is left out where that is more than one; without a table it is what the key signs with
-    by default. Raises what finding a key raises, KeyUnfitError for one that no algorithm takes, and PolicyError where
-    two key tables bind the same key to different algorithms.
+    A key that is asked for twice is one entry; one that goes by several kids has an entry for each. `alg` is what key
+    tables bind the key to, however it was named, and is left out where that is more than one algorithm; without a table
+    it is what the key signs with by default. Raises what finding a key raises, KeyUnfitError for one that no algorithm
+    takes or that is not its table's, and PolicyError where its tables agree on no algorithm.
     """
     entries: dict[PublicKey, _Entry] = {}
     for one in wanted:
         entry = _entry(devices, one)
-        entries[entry.key] = _merged(entries.get(entry.key, entry), entry)
+        known = entries.get(entry.key, entry)
+        entries[entry.key] = entry._replace(
+            kids=tuple(dict.fromkeys((*known.kids, *entry.kids))),
+            bound=known.bound or entry.bound,
+            chain=known.chain or entry.chain,
+        )
     rows: list[dict[str, Any]] = []
     algs: list[str] = []
     for entry in entries.values():
@@ -87,33 +96,29 @@ def publish(devices: Devices, wanted: Sequence[Wanted]) -> Published:
 
 
 def _entry(devices: Devices, wanted: Wanted) -> _Entry:
-    key, session, slot = found(devices, wanted.choice, "public", "private")
-    public = public_key_of(session, key)
-    usable = usable_with(public)
-    if not usable:
-        raise KeyUnfitError(f"the key '{key.uri(slot.needed_id)}' signs nothing: {misfit(by_default(public), public)}")
-    return _Entry(public, wanted.kids, (), _likely(key, public), ())
+    there = found(devices, wanted.choice, "public", "private")
+    public = half_of(devices, wanted.choice, there)
+    uri = there.key.uri(there.slot.needed_id)
+    if not usable_with(public):
+        raise KeyUnfitError(f"the key '{uri}' signs nothing: {misfit(by_default(public), public)}")
+    rules = _rules(devices, wanted.choice, there)
+    for each in rules:
+        if each.thumbprint not in (None, thumbprint(public)):
+            raise KeyUnfitError(
+                f"another key is behind the URI of [keys.{each.table}]: its thumbprint is {thumbprint(public)}, not "
+                f"{each.thumbprint}",
+                hint=f"the key is '{uri}'; where it is the right one, change the table's thumbprint",
+            )
+    named = next((each for each in rules if each.certificate is not None), wanted.choice.rules)
+    choice = msgspec.structs.replace(wanted.choice, rules=named)
+    chain = certificate_of(devices, choice, there.key, there.session, there.slot, public)
+    bound = tuple(alg for alg in bound_to(bounds(rules)) if fits(ALGORITHMS[alg], public))
+    likely = (*algorithms(there.key, public), *usable_with(public))[0]
+    return _Entry(public, wanted.kids, bound, likely.name, chain)
 
 
-def _likely(key: KeyObject, public: PublicKey) -> str:
-    """Return the algorithm that a key signs with where nobody names one: the first that its mechanisms allow."""
-    usable = [alg.name for alg in usable_with(public)]
-    allowed = getattr(key, "allowed", None)
-    if allowed is not None:
-        usable = [name for name in usable if any(way.mechanism in allowed for way in WAYS.get(name, ()))] or usable
-    return usable[0]
-
-
-def _merged(one: _Entry, other: _Entry) -> _Entry:
-    """Return what two words say of the same key."""
-    if one.bound and other.bound and one.bound != other.bound:
-        raise PolicyError(
-            f"two key tables bind the key with the thumbprint {thumbprint(one.key)} to different algorithms: "
-            f"{', '.join(one.bound)} and {', '.join(other.bound)}",
-            hint='one key, one algorithm (RFC 8725, 3.1), unless its table lists both: alg = ["RS256", "PS256"]',
-        )
-    return one._replace(
-        kids=tuple(dict.fromkeys((*one.kids, *other.kids))),
-        bound=one.bound or other.bound,
-        chain=one.chain or other.chain,
-    )
+def _rules(devices: Devices, choice: DeviceChoice, there: FoundKey) -> tuple[KeyRules, ...]:
+    """Return what the key table says that was named, and what any other one says that means the key."""
+    every = halves.rules_for(devices.settings, devices.module(choice), there.slot, there.key)
+    others = tuple(each for each in every if each.table != choice.rules.table)
+    return others if choice.rules.table is None else (choice.rules, *others)

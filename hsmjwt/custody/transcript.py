@@ -9,7 +9,7 @@ import json
 import os
 import pwd
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal
 
 from hsmjwt import __version__, whole_file
@@ -37,7 +37,6 @@ class Transcript:
         """Begin; nothing is written yet. `clock` returns Unix time."""
         self._folder, self._clock = ceremony.out, clock
         self._steps: list[dict[str, Any]] = []
-        self._files: list[dict[str, str]] = []
         self.about: dict[str, Any] = {
             "version": _VERSION,
             "verdict": "aborted",
@@ -63,14 +62,15 @@ class Transcript:
         self._steps.append({"step": step, "began": self._now(), "result": "not finished"})
         self.write()
 
-    def done(self, result: str = "done", **details: Any) -> None:
+    def done(self, told: Mapping[str, Any], result: str = "done") -> None:
         """Write down what came of the step."""
-        self._steps[-1].update(ended=self._now(), result=result, **details)
+        self._steps[-1].update({"ended": self._now(), "result": result, **told})
         self.write()
 
-    def failed(self, error: HsmjwtError) -> None:
+    def failed(self, error: HsmjwtError, told: Mapping[str, Any]) -> None:
         """Write down why the step failed, and with it the ceremony."""
-        self.done("failed", error={"code": error.code, "message": error.message, "hint": error.hint, "ckr": error.ckr})
+        fault = {"code": error.code, "message": error.message, "ckr": error.ckr}
+        self.done({**told, "error": fault}, "failed")
 
     def keep(self, name: str, data: bytes) -> str:
         """Write a file of results beside the transcript, which names its digest; returns its path."""
@@ -83,24 +83,25 @@ class Transcript:
         data = json.dumps(self.about, indent=2, ensure_ascii=True) + "\n"
         _write(os.path.join(self._folder, READABLE), data.encode("ascii"))
 
-    def finish(self, devices: Devices, choice: DeviceChoice, alg: Algorithm, verdict: Verdict) -> dict[str, str]:
+    def finish(self, devices: Devices, choice: DeviceChoice, alg: Algorithm, verdict: Verdict) -> list[str]:
         """Set the verdict, have the new key sign all of it, and write both files; returns their paths.
 
         The signed one is a JWS (RFC 7515) whose payload holds what the readable one shows.
         """
         try:
             opened = open_signer(devices, choice, "transcript")
-            final = {**self.about, "verdict": verdict, "ended": self._now()}
+            # as JSON has it: what is signed is what the readable file shows
+            final = json.loads(json.dumps({**self.about, "verdict": verdict, "ended": self._now()}))
             header = {"typ": TRANSCRIPT_TYP, "alg": alg.name, "kid": thumbprint(opened.signer.public_key)}
             jws = sign_jwt(header, final, opened.signer, alg)
         except HsmjwtError as error:
             self.begin("sign the transcript")
-            self.failed(error)
+            self.failed(error, {})
             raise
         signed = self.keep(SIGNED, jws.encode("ascii") + b"\n")
         self.about = final
         self.write()
-        return {"signed": signed, "readable": os.path.join(self._folder, READABLE)}
+        return [os.path.join(self._folder, READABLE), signed]
 
     def _now(self) -> str:
         return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._clock()))
@@ -135,9 +136,7 @@ def _refuse_closed(folder: str) -> None:
     if not os.path.isdir(above):
         raise ConfigError(f"the folder {folder!r} cannot be made: {above!r} is no folder", hint=_ELSEWHERE)
     if not os.access(above, os.W_OK | os.X_OK):
-        raise ConfigError(
-            f"the folder {folder!r} cannot be made: {above!r} cannot be written to", hint=_ELSEWHERE
-        )
+        raise ConfigError(f"the folder {folder!r} cannot be made: {above!r} cannot be written to", hint=_ELSEWHERE)
 
 
 def _found_in(folder: str) -> str:

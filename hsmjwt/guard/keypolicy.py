@@ -61,6 +61,7 @@ ATTRIBUTES: Final[dict[str, Kind]] = {
     "same_id": "number",
     "same_public_key": "number",
     "certificate": "text",
+    "certificate_subject": "text",
     "certificate_not_after": "text",
     # of the token and its module
     "token_label": "text",
@@ -84,7 +85,7 @@ BY_TABLE: Final = ("not_after", "max_age")
 _OPERATORS: Final[dict[Kind, tuple[str, ...]]] = {
     "yes or no": ("is",),
     "number": ("is", "one_of", "min", "max", "odd"),
-    "text": ("is", "one_of"),
+    "text": ("is", "is_not", "one_of"),
     "version": ("is", "one_of", "min"),
     "list": ("only", "has"),
 }
@@ -95,17 +96,16 @@ _VERSION: Final = re.compile(r"\d+(?:\.\d+)*")
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
-    """What is required of one attribute, and why; `wanted` by operator, `types` those of keys that it is for."""
+    """What is required of one attribute, and why; `wanted` by operator, `types` those of keys that it is for.
+
+    `required` says it for a person.
+    """
 
     attribute: str
     wanted: dict[str, Any]
+    required: str
     why: str
     types: tuple[str, ...] = ()
-
-    @property
-    def required(self) -> str:
-        """Say what is required, for a person."""
-        return " and ".join(_in_words(operator, value) for operator, value in self.wanted.items())
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,13 +157,21 @@ def _finding(rule: Rule, value: Value | None) -> Finding:
     if value is not None:
         kept = all(_holds(operator, wanted, value) for operator, wanted in rule.wanted.items())
         result = "pass" if kept else "fail"
-    return Finding(attribute=rule.attribute, found=in_words(value), required=rule.required, why=rule.why, result=result)
+    return Finding(
+        attribute=rule.attribute,
+        found=described(rule.attribute, value),
+        required=rule.required,
+        why=rule.why,
+        result=result,
+    )
 
 
 def _holds(operator: str, wanted: Any, value: Value) -> bool:
     match operator, value:
         case "is", _:
             return bool(value == wanted)
+        case "is_not", _:
+            return bool(value != wanted)
         case "one_of", _:
             return value in wanted
         case "odd", int():
@@ -186,6 +194,13 @@ def _numbers(version: str) -> list[int]:
     return [int(part) for part in version.split(".")]
 
 
+def described(attribute: str, value: object) -> str:
+    """Return what was found of an attribute as reports show it."""
+    if attribute == "allowed_mechanisms" and value == ():
+        return "no list, so all that the token has"
+    return in_words(value)
+
+
 def in_words(value: object) -> str:
     """Return a value as reports show it."""
     match value:
@@ -206,6 +221,8 @@ def _in_words(operator: str, value: Any) -> str:
     match operator:
         case "is":
             return words
+        case "is_not":
+            return f"any but {words}"
         case "one_of":
             return " or ".join(map(in_words, value))
         case "min":
@@ -288,7 +305,8 @@ class _Reader:
             raise self.fault((*path, "why"), f"[{dotted(path)}] does not say why", 'why = "…" is part of each finding')
         if not isinstance(types, list) or not all(each in _TYPES for each in types):
             raise self.fault((*path, "types"), f"types in [{dotted(path)}] is a list of {', '.join(_TYPES)}")
-        return Rule(attribute=attribute, wanted=wanted, why=why.strip(), types=tuple(types))
+        required = " and ".join(_in_words(operator, value) for operator, value in wanted.items())
+        return Rule(attribute=attribute, wanted=wanted, required=required, why=why.strip(), types=tuple(types))
 
     def wanted(self, path: KeyPath, kind: Kind, value: object) -> Any:
         """Check what an operator compares with."""

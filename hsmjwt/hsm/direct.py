@@ -14,7 +14,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import threading
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 from hsmjwt.errors import DeviceError
@@ -24,7 +24,7 @@ _ULONG, _POINTER, _BYTES = ctypes.c_ulong, ctypes.c_void_p, ctypes.c_char_p
 _UNAVAILABLE = _ULONG(-1).value  # CK_UNAVAILABLE_INFORMATION
 _BATCH = 16
 _MOST = 1 << 20  # objects that one search may find; no token holds as many
-_ROOM = 520  # bytes for a value whose length is not known: a modulus of 4096 bits, and no attribute has just as many
+_ROOM = 1040  # bytes for a value whose length is not known: a modulus of 8192 bits, and no attribute has just as many
 _LONGEST = 1 << 20  # bytes of a value; no attribute of a key has as many
 _SIGNATURE = 8192  # bytes; no key that JOSE knows makes as many
 _OF_ONE = frozenset({"CKR_ATTRIBUTE_TYPE_INVALID", "CKR_ATTRIBUTE_SENSITIVE"})  # of several: the others are told
@@ -45,8 +45,8 @@ class Question(threading.local):
     Each thread has memory of its own, so that a call which hangs keeps nobody else from asking.
     """
 
-    def __init__(self, attributes: Sequence[int], rare: int | None = None) -> None:
-        """Take the attributes by number; `rare` is one that many objects lack. This runs once in each thread."""
+    def __init__(self, attributes: Sequence[int], rare: Container[int] = ()) -> None:
+        """Take the attributes by number; `rare` are those that many objects lack. This runs once in each thread."""
         self._attributes = attributes
         self._rare = rare
         self._room: Any = (ctypes.c_char * (_ROOM * len(attributes)))()
@@ -61,7 +61,7 @@ class Question(threading.local):
         """Ask for all at once, and once more for each that is longer, not told or left alone.
 
         A token that does not tell one is to tell the others nevertheless (PKCS#11 2.40, section 5.7), and some tell
-        none then. That the rare one is not told beside others that are is believed.
+        none then. That a rare one is not told beside others that are is believed.
         """
         rows, room = self._rows, self._room
         ctypes.memmove(rows, self._wanted, len(self._wanted))
@@ -78,7 +78,7 @@ class Question(threading.local):
             start = _ROOM * index
             if there[index]:
                 values.append(room[start : start + lengths[index]])
-            elif kind == self._rare and any(there) and lengths[index] == _UNAVAILABLE:
+            elif kind in self._rare and any(there) and lengths[index] == _UNAVAILABLE:
                 values.append(None)
             else:
                 values.append(_answer_of_one(ask, session, thing, kind))

@@ -5,6 +5,7 @@ What the token does not tell is None.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import struct
 from collections import Counter, defaultdict
@@ -160,6 +161,7 @@ def _made_by(mechanism: int | None) -> str | None:
     return "none" if mechanism == _UNAVAILABLE else mechanism_name(mechanism)
 
 
+@functools.lru_cache(maxsize=64)  # most keys of a token are alike in this
 def _hashes(kind: str | None, allowed: frozenset[str] | None, mechanisms: frozenset[str]) -> bool | None:
     """Tell whether whatever the key signs is hashed by the token: no mechanism that it may use takes a ready hash.
 

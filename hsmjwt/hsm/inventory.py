@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from hsmjwt.hsm import told
 from hsmjwt.hsm.attributes import mechanism_numbers
 from hsmjwt.hsm.binding import pkcs11
-from hsmjwt.hsm.direct import Direct, Question
+from hsmjwt.hsm.direct import Question
 from hsmjwt.hsm.faults import translated
 from hsmjwt.hsm.module import Module
 from hsmjwt.hsm.objects import KeyObject, read_attributes
@@ -131,7 +131,8 @@ class Inventory:
 
     def _by_direct(self, template: Mapping[str, Any], names: tuple[str, ...]) -> list[Thing]:
         rows = [(_cka(name), _packed(value)) for name, value in template.items()]
-        direct: Direct = self._direct
+        direct = self._direct
+        assert direct is not None  # noqa: S101 - _search sees to it
         with translated("C_GetAttributeValue"):
             found = direct.search(self._session.handle, rows, self._question(names))
         return [Thing(number, _unpacked(names, values)) for number, values in found]

@@ -173,6 +173,13 @@ class NewPair(NamedTuple):
         """Return the names of what the token lets the private key do besides to sign."""
         return tuple(f"CKA_{name}" for name in _BEYOND if self.private.about.get(name) is True)
 
+    def named(self, key_id: bytes) -> NewPair:
+        """Return the pair as it is after `rename`."""
+        private, public = (
+            msgspec.structs.replace(half, about={**half.about, "ID": key_id}) for half in (self.private, self.public)
+        )
+        return self._replace(private=private, public=public)
+
     def removed(self, error: HsmjwtError) -> HsmjwtError:
         """Take both halves off the token again; return `error`, which says so where one of them stays behind."""
         return removed((self.private.handle, self.public.handle), error, str(self.private.label))
@@ -208,35 +215,52 @@ def generate(session: Any, new: NewKey, token: TokenInfo, mark: bytes | None, me
     return pair
 
 
-def _first_taken(session: Any, new: NewKey, mark: bytes | None, mechanism: str | None) -> tuple[list[str], Any]:
+class _Template(NamedTuple):
+    """One attempt: id, form of CKA_EC_PARAMS, the mechanism that the key is to allow, and what is left out."""
+
+    id: bytes | None
+    params: bytes | None
+    mechanism: str | None
+    dropped: tuple[str, ...]
+
+    def of(self, **template: bool) -> dict[Any, Any]:
+        """Return these attributes without those that are left out, which python-pkcs11 would put in by itself."""
+        left_out = pkcs11.constants.DEFAULT
+        return {pkcs11.Attribute[name]: left_out if name in self.dropped else value for name, value in template.items()}
+
+    @property
+    def private(self) -> dict[Any, Any]:
+        """Return the private key's template."""
+        template = self.of(SENSITIVE=True, EXTRACTABLE=False, PRIVATE=True, **dict.fromkeys(_BEYOND, False))
+        if self.mechanism is not None and _ALLOWED not in self.dropped:
+            template[pkcs11.Attribute.ALLOWED_MECHANISMS] = (pkcs11.Mechanism[self.mechanism],)
+        return template
+
+
+def _first_taken(session: Any, new: NewKey, mark: bytes | None, mechanism: str | None) -> tuple[tuple[str, ...], Any]:
     """Try templates until the token takes one; return what that leaves out, and the pair's handles."""
     refused: HsmjwtError | None = None
+    passable = _TEMPLATE | _LACKS if new.kind.type == "ed25519" else _TEMPLATE
     for dropped in _attempts(marked=mark is not None and new.id is not None, bound=mechanism is not None):
         key_id = new.id if _MARK in dropped or mark is None else mark
         for params in _params(new.kind):
             try:
                 with translated("C_GenerateKeyPair"):
-                    return dropped, _generate(session, new, key_id, params, _bound(mechanism, dropped), dropped)
+                    return dropped, _generate(session, new, _Template(key_id, params, mechanism, dropped))
             except HsmjwtError as error:
-                if error.ckr not in _TEMPLATE | (_LACKS if new.kind.type == "ed25519" else frozenset()):
+                if error.ckr not in passable:
                     raise _explained(error, new) from None
                 refused = error
     assert refused is not None  # noqa: S101 - there is one attempt at least
     raise _explained(refused, new) from None
 
 
-def _attempts(*, marked: bool, bound: bool) -> Iterator[list[str]]:
+def _attempts(*, marked: bool, bound: bool) -> Iterator[tuple[str, ...]]:
     """Yield what each attempt leaves out: nothing first."""
     rows = [row for row in _OPTIONAL if bound or row != (_ALLOWED,)] + [(_MARK,)] * marked
     for size in range(len(rows) + 1):
         for chosen in itertools.combinations(rows, size):
-            yield [name for row in chosen for name in row]
-
-
-def _bound(mechanism: str | None, dropped: list[str]) -> dict[Any, Any]:
-    if mechanism is None or _ALLOWED in dropped:
-        return {}
-    return {pkcs11.Attribute.ALLOWED_MECHANISMS: (pkcs11.Mechanism[mechanism],)}
+            yield tuple(name for row in chosen for name in row)
 
 
 def _params(kind: Kind) -> tuple[bytes | None, ...]:
@@ -255,33 +279,22 @@ def _mechanism(kind: Kind) -> Any:
     return pkcs11.Mechanism[names[kind.type]]
 
 
-def _generate(
-    session: Any, new: NewKey, key_id: bytes | None, params: bytes | None, bound: dict[Any, Any], dropped: list[str]
-) -> tuple[Any, Any]:
+def _generate(session: Any, new: NewKey, template: _Template) -> Any:
     """Return the handles of a new pair, the public one first."""
-    attribute, left_out = pkcs11.Attribute, pkcs11.constants.DEFAULT
-    public = {"ENCRYPT": False, "WRAP": False, "VERIFY_RECOVER": False}
-    private = {"SENSITIVE": True, "EXTRACTABLE": False, "PRIVATE": True, **dict.fromkeys(_BEYOND, False)}
-    public_template, private_template = (
-        {attribute[name]: left_out if name in dropped else value for name, value in template.items()}
-        for template in (public, private)
-    )
     common: dict[str, Any] = {
-        "id": key_id,
+        "id": template.id,
         "label": new.label,
         "store": True,
         "capabilities": pkcs11.MechanismFlag.SIGN | pkcs11.MechanismFlag.VERIFY,
         "mechanism": _mechanism(new.kind),
-        "public_template": public_template,
-        "private_template": private_template | bound,
+        "public_template": template.of(ENCRYPT=False, WRAP=False, VERIFY_RECOVER=False),
+        "private_template": template.private,
     }
-    if params is None:
-        made: tuple[Any, Any] = session.generate_keypair(pkcs11.KeyType.RSA, new.kind.bits, **common)
-        return made
+    if template.params is None:
+        return session.generate_keypair(pkcs11.KeyType.RSA, new.kind.bits, **common)
     kind = pkcs11.KeyType.EC if new.kind.type == "ec" else pkcs11.KeyType.EC_EDWARDS
-    curve = session.create_domain_parameters(kind, {attribute.EC_PARAMS: params}, local=True)
-    made = curve.generate_keypair(**common)
-    return made
+    params = {pkcs11.Attribute.EC_PARAMS: template.params}
+    return session.create_domain_parameters(kind, params, local=True).generate_keypair(**common)
 
 
 def _explained(error: HsmjwtError, new: NewKey) -> HsmjwtError:
@@ -326,5 +339,5 @@ def removed(handles: Iterable[Any], error: HsmjwtError, label: str) -> HsmjwtErr
             left = True
     if not left:
         return error
-    hint = f"the key '{label}' is still on the token: remove it with the token's own tool"
+    hint = f"the key '{label}' is still on the token: hsmjwt key delete, or the token's own tool, removes it"
     return type(error)(error.message, hint=hint, ckr=error.ckr)

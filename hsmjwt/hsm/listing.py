@@ -6,13 +6,14 @@ what it is called, so that a listing grows with the number of keys and no faster
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import msgspec
 
 from hsmjwt.hsm import told
-from hsmjwt.hsm.attributes import numbers, packed, unpacked
+from hsmjwt.hsm.attributes import numbers, unpacked
 from hsmjwt.hsm.binding import pkcs11
 from hsmjwt.hsm.direct import Direct, Question
 from hsmjwt.hsm.faults import translated
@@ -22,17 +23,18 @@ from hsmjwt.hsm.uri import KeyUri, TokenInfo, format_object_uri
 
 About = dict[str, Any]
 
-_CLASSES = {
-    "private": int(pkcs11.ObjectClass.PRIVATE_KEY),
-    "public": int(pkcs11.ObjectClass.PUBLIC_KEY),
-    "cert": int(pkcs11.ObjectClass.CERTIFICATE),
-}
-_NAMED = ("CLASS", *NAMES)
+_PRIVATE = int(pkcs11.ObjectClass.PRIVATE_KEY)
+_PUBLIC = int(pkcs11.ObjectClass.PUBLIC_KEY)
+_CERTIFICATE = int(pkcs11.ObjectClass.CERTIFICATE)
+_KINDS: dict[Any, Kind] = {_PRIVATE: "private", _PUBLIC: "public"}
+_FIRST = ("CLASS", *NAMES, "KEY_TYPE")
 _FLAGS = ("SIGN", "SENSITIVE", "EXTRACTABLE", "NEVER_EXTRACTABLE", "LOCAL", "ALWAYS_AUTHENTICATE")
-_OF_PRIVATE = (*_NAMED, "KEY_TYPE", *_FLAGS)
-_OF_LONE = ("KEY_TYPE", "LOCAL")  # of a public key that belongs to no private one
-_RSA = int(pkcs11.KeyType.RSA)
-_ON_CURVES = frozenset({int(pkcs11.KeyType.EC), int(pkcs11.KeyType.EC_EDWARDS)})
+_OF_LONE = ("LOCAL",)  # of a public key that belongs to no private one
+_SIZE: dict[Any, tuple[str, ...]] = {  # what tells the size, by type: asked of such keys alone, since some tokens tell nothing where one is absent
+    int(pkcs11.KeyType.RSA): ("MODULUS",),
+    int(pkcs11.KeyType.EC): ("EC_PARAMS",),
+    int(pkcs11.KeyType.EC_EDWARDS): ("EC_PARAMS",),
+}
 
 
 class _Marks(NamedTuple):
@@ -60,36 +62,31 @@ class _Reader:
         self._session, self._direct = session, direct
         self._questions: dict[tuple[str, ...], Question] = {}
 
-    def objects(self, kind: str, names: tuple[str, ...]) -> Iterator[tuple[Any, About]]:
-        """Yield the objects of a kind: a handle that `read` takes, and these attributes with their class."""
-        number = _CLASSES[kind]
-        for handle in self._handles(number):
-            about = self.read(handle, names)
-            if about.get("CLASS") == number:  # some tokens take a template as a hint
-                yield handle, about
+    def everything(self) -> Iterator[tuple[Any, About]]:
+        """Yield all objects: a handle that `read` takes, and class, label, id and type.
 
-    def _handles(self, number: int) -> Iterable[Any]:
+        One search in place of one for each class: a token walks through all of its objects for each of them.
+        """
         if self._direct is not None:
-            return self._direct.find(self._session.handle, packed({"CLASS": number}))
-        with translated("C_FindObjects"):
-            return list(self._session.get_objects({pkcs11.Attribute.CLASS: number}))  # to the end before it is used
+            handles: Iterable[Any] = self._direct.find(self._session.handle, ())
+        else:
+            with translated("C_FindObjects"):
+                handles = list(self._session.get_objects({}))  # to the end before any is asked
+        for handle in handles:
+            yield handle, self.read(handle, _FIRST)
+
+    def more(self, handle: Any, about: About, names: tuple[str, ...]) -> About:
+        """Return what is known of a key with these attributes and what tells its size."""
+        return about | self.read(handle, names + _SIZE.get(about.get("KEY_TYPE"), ()))
 
     def read(self, handle: Any, names: tuple[str, ...]) -> About:
-        """Ask an object for some attributes; what it does not tell is absent."""
+        """Return an object's attributes; what it does not tell is absent."""
         if self._direct is None:
             return read_attributes(handle, names)
         question = self._questions.get(names)
         if question is None:
-            question = self._questions[names] = Question(numbers(names))
-        with translated("C_GetAttributeValue"):
-            return unpacked(names, self._direct.read(self._session.handle, handle, question))
-
-    def with_size(self, handle: Any, about: About) -> About:
-        """Add what tells a key's size; asked apart, since some tokens tell nothing where one attribute is absent."""
-        kind = about.get("KEY_TYPE")
-        if kind == _RSA:
-            return about | self.read(handle, ("MODULUS",))
-        return about | self.read(handle, ("EC_PARAMS",)) if kind in _ON_CURVES else about
+            question = self._questions[names] = Question(numbers(names), *numbers(("KEY_TYPE",)))
+        return unpacked(names, self._direct.read(self._session.handle, handle, question))
 
 
 class _Rows:
@@ -130,22 +127,21 @@ def rows(slot: Slot, session: Any, uri: KeyUri, direct: Direct | None = None) ->
     if slot.token is None:
         return []
     reader = _Reader(session, direct)
-    public, certificates, private = (_Marks(set(), set()) for _ in range(3))
-    for _, about in reader.objects("cert", _NAMED):
-        certificates.add(about)
-    halves = list(reader.objects("public", _NAMED))
-    for _, about in halves:
-        public.add(about)
-    made = _Rows(slot.token, slot.needed_id, public, certificates)
-    found = []
-    for handle, about in reader.objects("private", _OF_PRIVATE):
-        private.add(about)
-        if uri.matches_object(about.get("LABEL"), about.get("ID"), "private"):
-            found.append(made.row("private", reader.with_size(handle, about)))
-    for handle, about in halves:
-        if not private.have(about) and uri.matches_object(about.get("LABEL"), about.get("ID"), "public"):
-            more = about | reader.read(handle, _OF_LONE)
-            found.append(made.row("public", reader.with_size(handle, more)))
+    marks: dict[Any, _Marks] = defaultdict(lambda: _Marks(set(), set()))
+    keys: list[tuple[Any, About]] = []
+    found: list[dict[str, Any]] = []
+    with translated("C_GetAttributeValue"):
+        for handle, about in reader.everything():
+            marks[about.get("CLASS")].add(about)
+            kind = _KINDS.get(about.get("CLASS"))
+            if kind is not None and uri.matches_object(about.get("LABEL"), about.get("ID"), kind):
+                keys.append((handle, about))
+        made = _Rows(slot.token, slot.needed_id, marks[_PUBLIC], marks[_CERTIFICATE])
+        for handle, about in keys:
+            if about["CLASS"] == _PRIVATE:
+                found.append(made.row("private", reader.more(handle, about, _FLAGS)))
+            elif not marks[_PRIVATE].have(about):
+                found.append(made.row("public", reader.more(handle, about, _OF_LONE)))
     return sorted(found, key=lambda row: (row["label"] or "", row["id"] or "", row["uri"]))
 
 
@@ -153,7 +149,10 @@ def row(key: KeyObject, session: Any, slot_id: int | None, direct: Direct | None
     """Return the row of one key."""
     reader = _Reader(session, direct)
     public, certificates = _Marks(set(), set()), _Marks(set(), set())
-    for marks, kind in ((public, "public"), (certificates, "cert")):
-        for _, about in reader.objects(kind, _NAMED):
-            marks.add(about)
+    with translated("C_GetAttributeValue"):
+        for _, about in reader.everything():
+            if about.get("CLASS") == _PUBLIC:
+                public.add(about)
+            elif about.get("CLASS") == _CERTIFICATE:
+                certificates.add(about)
     return _Rows(key.token, slot_id, public, certificates).row(key.kind, dict(key.about))

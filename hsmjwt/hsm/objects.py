@@ -42,8 +42,8 @@ _ALL = (*_TO_SIGN, "SENSITIVE", "EXTRACTABLE", "NEVER_EXTRACTABLE", "LOCAL")
 _ON_CURVES = frozenset({int(pkcs11.KeyType.EC), int(pkcs11.KeyType.EC_EDWARDS)})
 _OF_CURVES = ("EC_PARAMS", "EC_POINT")  # asked of such keys alone: some tokens tell nothing where one is absent
 _SEEN = ("CLASS", *_TO_SIGN)
-_WHAT_IT_IS = Question(numbers(_SEEN), *numbers((_NEWER,)))
-_ITS_CURVE = Question(numbers(_OF_CURVES), *numbers(("EC_POINT",)))
+_WHAT_IT_IS = Question(numbers(_SEEN), numbers(("MODULUS", "PUBLIC_EXPONENT", _NEWER)))
+_ITS_CURVE = Question(numbers(_OF_CURVES), numbers(("EC_POINT",)))
 
 
 class Held(pkcs11._pkcs11.SignMixin):  # type: ignore[name-defined,misc]  # noqa: SLF001 - the only way in

@@ -1,4 +1,4 @@
-"""Notes of keys that are being made, on the disk before the token begins: what a killed process leaves is known by them.
+"""Notes of keys that are being made, on the disk before the token begins: they tell what a killed process left.
 
 Until it has signed for the first time a new key bears 20 random bytes for its id, its mark. An object with the mark and
 the label of a note is what that note's process made, and nobody else's.

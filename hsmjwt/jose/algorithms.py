@@ -66,7 +66,7 @@ def misfit(alg: Algorithm, key: PublicKey | HiddenKey) -> str | None:
     return None
 
 
-def by_default(key: PublicKey) -> Algorithm:
+def by_default(key: PublicKey | HiddenKey) -> Algorithm:
     """Return the algorithm that a key signs with where nobody names one: the table's first for its type and curve."""
     return next(row for row in _TABLE if row.kty == key.kty and row.crv == _curve(key))
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from hsmjwt.errors import ConfigError
 from hsmjwt.jose.claims import NOW, When
+from hsmjwt.keyrules import KeyRules
 from hsmjwt.oauth import proxy as proxies
 from hsmjwt.oauth.endpoint import parse_endpoint
 from hsmjwt.oauth.failure import ProxyFault
@@ -49,7 +51,8 @@ def _values(profile: Profile) -> Iterator[tuple[str, Any]]:
     yield "uri", str(profile.key_uri)
     yield "module", profile.module
     yield "pin_source", "prompt" if profile.pin_source is None else profile.pin_source.noted
-    yield "alg", profile.alg
+    yield "alg", list(profile.algs) if len(profile.algs) > 1 else profile.alg
+    yield from _of_key(profile.rules)
     yield "grant", profile.grant
     yield "client_id", profile.client_id
     yield "token_url", profile.token_url
@@ -74,6 +77,19 @@ def _values(profile: Profile) -> Iterator[tuple[str, Any]]:
     yield "timeout", _seconds(profile.timeout)
     yield "min_ttl", _seconds(profile.min_ttl)
     yield "ca_file", profile.ca_file
+
+
+def _of_key(rules: KeyRules) -> Iterator[tuple[str, Any]]:
+    """Yield what a key table says of its key beside its algorithms."""
+    yield "certificate", rules.certificate
+    yield "public_key", rules.public_key
+    yield "thumbprint", rules.thumbprint
+    yield "require", rules.require
+    end = rules.not_after
+    yield "not_after", None if end is None else datetime.datetime.fromtimestamp(end, datetime.UTC).isoformat()
+    yield "max_age", None if rules.max_age is None else _seconds(rules.max_age)
+    yield "protected", rules.protected
+    yield "unverified", rules.unverified
 
 
 def _written(moment: When | float | None) -> str | None:

@@ -24,6 +24,7 @@ from hsmjwt.oauth.named import DEFAULT, Named, Origin, flag
 from hsmjwt.oauth.provider import Grant, Provider
 from hsmjwt.oauth.signing_flags import SigningFlags
 from hsmjwt.secret import SecretSource
+from hsmjwt.toml_tables import where
 
 __all__ = ["DEFAULT_MIN_TTL", "DEFAULT_TIMEOUT", "Profile", "SigningFlags", "resolve"]
 
@@ -142,7 +143,7 @@ def resolve(
     made = _decide(settings, flags, argument, environ, exchanging=exchanging)
     provider, key = made.asked.provider, made.key
     token_url = made.value("token_url")
-    algs = made.value("alg") or ()
+    algs: tuple[str, ...] = made.value("alg") or ()
     if key.uri is None:  # for the type checker: _decide has seen to it
         raise AssertionError
     return Profile(
@@ -333,8 +334,19 @@ def _origins(made: _Decisions) -> dict[str, Origin]:
         **{name if name in ("typ", "kid") else f"headers.{name}": each.origin for name, each in made.header.items()},
         **{f"form.{name}": each.origin for name, each in made.form.items()},
         "key": DEFAULT if key.table is None else by,
+        **_of_table(made),
         **{name: Origin(each.level, each.label) for name, each in key.named.items()},
     }
+
+
+def _of_table(made: _Decisions) -> dict[str, Origin]:
+    """Return who named what a key table says of its key beside its algorithms."""
+    rules, source, origins = made.key.rules, made.asked.source, {}
+    for name in rules.__struct_fields__:
+        path = ("keys", rules.table or "", name)
+        if name not in ("table", "algs") and getattr(rules, name) not in (None, False):
+            origins[name] = Origin("key table", f"{name} {where(path[:-1])}", source, path)
+    return origins
 
 
 def _tagged(value: object) -> list[Any]:

@@ -7,8 +7,6 @@ import re
 from collections.abc import Iterable
 from typing import NoReturn
 
-from asn1crypto import parser
-
 from hsmjwt.errors import UsageError
 from hsmjwt.jose.encoding import quoted
 from hsmjwt.nearest import did_you_mean
@@ -31,7 +29,7 @@ def alternatives_der(texts: Iterable[str]) -> bytes:
     names: list[bytes] = []
     for text in texts:
         tag, content = _read(text)
-        der: bytes = parser.emit(2, 0, tag, content)
+        der = encoded(tag, content, context=True)
         if der in names:
             _refuse(text, "stands there twice")
         names.append(der)

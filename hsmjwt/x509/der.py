@@ -7,7 +7,7 @@ import binascii
 import re
 from typing import NamedTuple
 
-from asn1crypto import parser
+from asn1crypto import core, parser
 
 BOOLEAN, INTEGER, BIT_STRING, OCTET_STRING, OID, SEQUENCE, SET = 1, 2, 3, 4, 6, 16, 17
 """Numbers of universal tags (X.680, section 8.4)."""
@@ -109,9 +109,15 @@ def dotted(content: bytes) -> str:
     return ".".join(map(str, (first, arcs[0] - 40 * first, *arcs[1:])))
 
 
-def encoded(tag: int, content: bytes) -> bytes:
-    """Return a value of a universal type as DER."""
-    whole: bytes = parser.emit(0, int(tag in (SEQUENCE, SET)), tag, content)
+def encoded(tag: int, content: bytes, *, context: bool = False) -> bytes:
+    """Return a value as DER, of a universal type, or of the choice that a context gives that number."""
+    whole: bytes = parser.emit(2 if context else 0, int(not context and tag in (SEQUENCE, SET)), tag, content)
+    return whole
+
+
+def encoded_oid(text: str) -> bytes:
+    """Return an OBJECT IDENTIFIER, numbers with dots between them, as DER."""
+    whole: bytes = core.ObjectIdentifier(text).dump()
     return whole
 
 

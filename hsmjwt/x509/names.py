@@ -7,12 +7,10 @@ import unicodedata
 from collections.abc import Iterator
 from typing import NamedTuple, NoReturn
 
-from asn1crypto import core
-
 from hsmjwt.errors import UsageError
 from hsmjwt.jose.encoding import quoted
 from hsmjwt.nearest import did_you_mean
-from hsmjwt.x509.der import OID, SEQUENCE, SET, DerFault, Node, children, dotted, encoded, only, sequence
+from hsmjwt.x509.der import OID, SEQUENCE, SET, DerFault, Node, children, dotted, encoded, encoded_oid, only, sequence
 
 _UTF8, _PRINTABLE, _IA5 = 12, 19, 22  # numbers of universal tags (X.680, section 8.4)
 _ENCODINGS = {  # how the value's bytes are read, by the tag; what RFC 5280 lets issuers write, and more
@@ -25,6 +23,7 @@ _ENCODINGS = {  # how the value's bytes are read, by the tag; what RFC 5280 lets
     28: "utf-32-be",  # UniversalString
     30: "utf-16-be",  # BMPString
 }
+_INITIALS = 2  # characters; among names as short as this everything is near
 _MAX_PARTS = 64  # of a name; the longest in use have ten
 
 
@@ -112,7 +111,7 @@ def name_der(name: Name) -> bytes:
     """Return the name as DER, the attributes of one relative name in the order that DER asks for (X.690, 11.6)."""
     rdns = []
     for rdn in name:
-        pairs = [encoded(SEQUENCE, core.ObjectIdentifier(part.oid).dump() + part.value) for part in rdn]
+        pairs = [encoded(SEQUENCE, encoded_oid(part.oid) + part.value) for part in rdn]
         rdns.append(encoded(SET, b"".join(sorted(pairs))))
     return encoded(SEQUENCE, b"".join(rdns))
 
@@ -219,7 +218,7 @@ def _part(piece: str) -> Part:
     short = _ALSO.get(name.lower())
     oid = KINDS[short].oid if short is not None else name.removeprefix("OID.")
     if short is None and not _DOTTED.fullmatch(oid):
-        known = did_you_mean(name, KINDS, noun="attributes")
+        known = did_you_mean(name if len(name) > _INITIALS else "", KINDS, noun="attributes")
         _refuse(piece, f"names the attribute {quoted(name)}, which is not known", f"{known}, or an OID as 2.5.4.3")
     value = _without_blanks(value)
     if not value:

@@ -255,9 +255,9 @@ def test_two_keys_at_once_are_refused_and_a_private_one_is_not_taken(quick, issu
     refused(quick("verify", token, "--jwks", "s", "--certificate", "c"), 2, "given: --certificate, --jwks", hint="one")
 
 
-@pytest.mark.parametrize("kind", ["EC", "Ed25519"])
-def test_a_key_of_another_type_is_a_verdict(quick, issuer, tmp_path, kind):
-    private = ec.generate_private_key(ec.SECP384R1()) if kind == "EC" else ed25519.Ed25519PrivateKey.generate()
+@pytest.mark.parametrize("kind", ["EC", "Ed448"])
+def test_a_key_of_a_type_that_is_not_taken_is_a_verdict(quick, issuer, tmp_path, kind):
+    private = ec.generate_private_key(ec.SECP256K1()) if kind == "EC" else ed448.Ed448PrivateKey.generate()
     key = private.public_key()
     pem, spki = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     (tmp_path / "k.pem").write_bytes(key.public_bytes(pem, spki))
@@ -269,6 +269,23 @@ def test_a_key_of_another_type_is_a_verdict(quick, issuer, tmp_path, kind):
         verdict = json.loads(done.out)
         assert (done.code, verdict["valid"], verdict["key"], verdict["reason"]) == (7, False, file, reason)
         assert told(done)["message"] == f"the token is not valid: {reason}"
+
+
+@pytest.mark.parametrize(
+    ("private", "reason"),
+    [
+        (ec.generate_private_key(ec.SECP384R1()), "RS256 takes RSA keys, and this one is EC"),
+        (ec.generate_private_key(ec.SECP521R1()), "RS256 takes RSA keys, and this one is EC"),
+        (ed25519.Ed25519PrivateKey.generate(), "RS256 takes RSA keys, and this one is OKP"),
+    ],
+)
+def test_a_key_of_another_type_than_the_tokens_is_a_verdict(quick, issuer, tmp_path, private, reason):
+    key = private.public_key()
+    pem, spki = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    (tmp_path / "k.pem").write_bytes(key.public_bytes(pem, spki))
+    (tmp_path / "c.pem").write_bytes(certificate_of(key, issuer.key))
+    for flag, file in (("--public-key", "k.pem"), ("--certificate", "c.pem")):
+        refused(quick("verify", issuer.token(), flag, file), 7, f"the token is not valid: {reason}")
 
 
 def test_a_key_that_is_too_short_is_a_verdict(quick, issuer, tmp_path):
@@ -380,7 +397,7 @@ def test_keys_without_a_kid_are_told_by_their_thumbprint(quick, publisher, tmp_p
 
 def test_keys_that_cannot_be_used_are_passed_over_and_damaged_ones_named(quick, publisher):
     damaged = [{**publisher.jwk("a", kid="a"), "n": 7}, {"kty": "oct", "k": "c2VjcmV0"}]
-    foreign = [{"kty": "OKP", "crv": "Ed25519", "x": "AA", "kid": "o"}, publisher.jwk("a", use="enc")]
+    foreign = [{"kty": "OKP", "crv": "Ed448", "x": "AA", "kid": "o"}, publisher.jwk("a", use="enc")]
     file = publisher.set_of(*damaged, *foreign, publisher.jwk("b", kid="b"))
     done = quick("verify", publisher.sign("b", kid="b"), "--jwks", file)
     assert done.code == 0
@@ -392,7 +409,7 @@ def test_keys_that_cannot_be_used_are_passed_over_and_damaged_ones_named(quick, 
     refused(
         quick("verify", publisher.sign("a", kid="a"), "--jwks", file), 7, "of the kid 'a' can be used: keys[0].n is"
     )
-    refused(quick("verify", publisher.sign("a", kid="o"), "--jwks", file), 7, "keys[2] is of the type 'OKP'")
+    refused(quick("verify", publisher.sign("a", kid="o"), "--jwks", file), 7, "keys[2] is on the curve 'Ed448'")
     many = quick("verify", publisher.sign("b"), "--jwks", publisher.set_of(*damaged * 50, publisher.jwk("b")))
     assert many.code == 0
     assert len(many.err.splitlines()) == 6

@@ -134,7 +134,8 @@ def test_openssl_reads_each_form_of_a_public_key(quick, token):
     assert (jwk["kty"], jwk["e"], jwk["use"], jwk["alg"]) == ("RSA", "AQAB", "sig", "RS256")
     assert not {"d", "p", "q"} & set(jwk)
     both = json.loads(quick("key", "export", "--json").out)
-    assert both == {"pem": pem, "jwk": jwk}
+    assert (both["pem"], both["jwk"]) == (pem, jwk)
+    assert both["ssh"] == quick("key", "export", "--ssh").out.rstrip("\n")
     assert quick("key", "export", "--pem").out == pem
 
 

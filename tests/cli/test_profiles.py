@@ -86,10 +86,10 @@ def test_a_broken_profile_is_listed_with_the_others_and_told(quick, tmp_path, fa
 
 
 def test_a_broken_key_table_is_told_and_its_profile_listed(quick, tmp_path):
-    config = write_config(tmp_path, CONFIG.replace('object=k1"', 'object=k1"\nrequire = "device-born"'))
+    config = write_config(tmp_path, CONFIG.replace('object=k1"', 'object=k1"\njournal = "/j"'))
     done = quick("profile", "list", "--config", config)
     assert done.code == 0
-    assert "'require' in [keys.k] is not supported by this version" in done.err
+    assert "'journal' in [keys.k] is not supported by this version" in done.err
     assert {line.split()[0] for line in done.out.splitlines()[1:]} == {"one", "[/red]"}
 
 
@@ -411,7 +411,7 @@ def test_where_a_pin_is_may_stand_in_the_uri_of_a_new_key_table(quick, config):
 @pytest.mark.parametrize(
     ("broken", "problem"),
     [
-        ('uri = "pkcs11:object=k"\nalg = "PS512"', "alg in [keys.there]: the algorithm PS512 is not supported"),
+        ('uri = "pkcs11:object=k"\nalg = "ES256K"', "alg in [keys.there]: the algorithm ES256K is not supported"),
         ('uri = "pkcs11:object=k"\npin_source = "bogus:1"', "pin_source in [keys.there]: the secret source is of no"),
         ("alg = 'RS256'\nuri = 'pkcs11:objct'", "uri in [keys.there]: the attribute 'objct' has no '='"),
     ],

@@ -22,7 +22,8 @@ from hsmjwt.errors import UsageError
 
 JWT = "eyJhbGciOiJSUzI1NiJ9.e30.AAAA"
 # What stands for a word of that name where a command is really run; else `p`, the profile.
-WORDS = {"jwt": JWT, "named": "pkcs11:token=t1;object=k1", "provider": "generic", "name": "generic"}
+KEY = "pkcs11:token=t1;object=k1"
+WORDS = {"jwt": JWT, "named": KEY, "keys": KEY, "provider": "generic", "name": "generic"}
 
 
 def every_command() -> Iterator[tuple[tuple[str, ...], Command]]:
@@ -42,7 +43,13 @@ def numbers_of_words(found: Command) -> range:
     """How many words a call without flags may have."""
     optional = found.function.__kwdefaults__ or {}
     required = sum(name not in optional for name in found.words)
-    return range(required, len(found.words) + 1)
+    return range(required, len(found.words) + (3 if found.repeats else 1))
+
+
+def words_of(found: Command) -> tuple[str, ...]:
+    """Return the names of the words as they were declared."""
+    *others, last = found.words or ("",)
+    return (*others, f"*{last}") if found.repeats else found.words
 
 
 def annotated(owner: Any) -> dict[str, Any]:
@@ -59,7 +66,8 @@ def test_both_roads_print_the_same_and_only_one_loads_typer(path, found, token_t
             said = []
             for road, first in (("plain", LONG), ("typed", TYPED)):
                 home = fresh_home(token_template, tmp_path / f"{road}-{count}", server.url())
-                words = [WORDS.get(name, "p") for name in found.words[:count]]
+                names = (*found.words, *found.words[-1:] * 2)[:count]
+                words = [WORDS.get(name, "p") for name in names]
                 more = ("--", "printenv", "HSMJWT_EXEC") if path == ("exec",) else ()
                 done = home(*path, *words, *more, first=first)
                 assert done.road == road
@@ -97,7 +105,7 @@ def test_both_roads_hand_over_the_same_values(path, found):
         got.append(bound.arguments)
 
     recorder.__kwdefaults__ = found.function.__kwdefaults__
-    recorded = Command(recorder, found.about, found.words, found.groups)
+    recorded = Command(recorder, found.about, words_of(found), found.groups)
     verb = recorded if len(path) == 1 else type(gate.declared(path[0]))("", {path[1]: recorded})
     for texts in (("one", "two", "three"), ("", "", ""), ("-", "-", "-"), ("a b", "ä\n", "$(x)")):
         for count in numbers_of_words(found):
@@ -108,7 +116,8 @@ def test_both_roads_hand_over_the_same_values(path, found):
             plain(None)
             typed(None)
             assert got[-2] == got[-1]
-            assert [got[-1][name] for name in found.words[:count]] == words
+            values = [got[-1][name] for name in found.words[:count]]
+            assert [*values[:-1], *values[-1]] == words if found.repeats and values else values == words
 
 
 @each_command
@@ -116,7 +125,7 @@ def test_what_is_no_plain_call_is_left_to_typer(path, found):
     counts = numbers_of_words(found)
     if counts.start:
         assert found.plain(["x"] * (counts.start - 1)) is None
-    assert found.plain(["x"] * counts.stop) is None
+    assert found.repeats or found.plain(["x"] * counts.stop) is None
     for flag in ("-x", "--json", "--", "--x=1", "-1"):
         for count in range(1, counts.stop):
             assert found.plain([*["x"] * (count - 1), flag]) is None
@@ -126,7 +135,8 @@ def test_what_is_no_plain_call_is_left_to_typer(path, found):
 def test_words_and_flags_are_declared_as_they_are_handed_over(path, found):
     parameters = inspect.signature(found.function).parameters
     own = annotated(found.function)
-    single = [name for name, (kind, *more) in own.items() if is_word(more) and list not in kinds(kind)]
+    lists = found.words[-1:] if found.repeats else ()
+    single = [n for n, (kind, *more) in own.items() if is_word(more) and (n in lists or list not in kinds(kind))]
     assert tuple(single) == found.words
     assert set(parameters) == {"run", *own, *found.groups}
     assert all(get_type_hints(found.function)[name] is struct for name, struct in found.groups.items())

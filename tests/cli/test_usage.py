@@ -16,7 +16,7 @@ from hsmjwt.cli.usage import shown, unknown_verb
 
 GROUPS = {
     "slot": ["list"],
-    "key": ["list", "generate", "show", "export"],
+    "key": ["list", "generate", "show", "export", "import", "delete", "audit", "rotate", "ceremony"],
     "cert": ["self-signed", "csr", "import", "show"],
     "profile": ["list", "show", "check", "init"],
     "provider": ["list", "show"],
@@ -37,7 +37,7 @@ def flags_of(text: str) -> list[tuple[str, bool]]:
 def test_help_lists_all_commands_none_cut_short(quick):
     done = quick("--help")
     assert (done.code, done.err) == (0, "")
-    listed = re.findall(r"^  (\w+)  +(.+)$", done.out.partition("Commands:\n")[2], re.MULTILINE)
+    listed = re.findall(r"^  ([\w-]+)  +(.+)$", done.out.partition("Commands:\n")[2], re.MULTILINE)
     assert {name for name, _ in listed} == set(VERBS)
     assert all(text.endswith(".") and not text.endswith("...") for _, text in listed)
     for same in ((), ("--help", "--json"), ("--json", "--help")):
@@ -64,7 +64,7 @@ def test_help_of_a_command_has_two_examples_that_name_its_flags(quick, command):
 def test_help_of_a_group_lists_its_commands_none_cut_short(quick, group):
     done = quick(group, "--help")
     assert done.code == 0
-    listed = re.findall(r"^  (\w+)  +(.+)$", done.out.partition("Commands:\n")[2], re.MULTILINE)
+    listed = re.findall(r"^  ([\w-]+)  +(.+)$", done.out.partition("Commands:\n")[2], re.MULTILINE)
     assert [name for name, _ in listed] == GROUPS[group]
     assert all(text.endswith(".") and not text.endswith("...") for _, text in listed)
 

@@ -19,6 +19,7 @@ FUNCTIONS = {  # the place in CK_FUNCTION_LIST, whose first is its version, and 
     "close": (14, (U,)),
     "login": (19, (U, U, P, U)),
     "logout": (20, (U,)),
+    "create": (21, (U, P, U, P)),
     "destroy": (23, (U, U)),
     "attributes": (25, (U, U, P, U)),
     "setattribute": (26, (U, U, P, U)),
@@ -28,6 +29,7 @@ FUNCTIONS = {  # the place in CK_FUNCTION_LIST, whose first is its version, and 
     "signinit": (43, (U, P, U)),
     "sign": (44, (U, P, U, P, P)),
     "keypair": (60, (U, P, P, U, P, U, P, P)),
+    "unwrap": (62, (U, P, U, P, U, P, U, P)),
 }
 _keep = []  # callbacks that C code may call at any time
 

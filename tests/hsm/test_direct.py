@@ -20,7 +20,7 @@ print(json.dumps([same, straight.handle.handle == bound.handle.handle, told, len
 sys.stdout.flush()
 os._exit(0)
 """
-RSA = ["ALWAYS_AUTHENTICATE", "ID", "KEY_TYPE", "LABEL", "MODULUS", "PUBLIC_EXPONENT", "SIGN"]
+RSA = ["ALLOWED_MECHANISMS", "ALWAYS_AUTHENTICATE", "ID", "KEY_TYPE", "LABEL", "MODULUS", "PUBLIC_EXPONENT", "SIGN"]
 
 
 @pytest.fixture

@@ -102,7 +102,7 @@ def test_keys_that_are_not_fit_to_sign(sign, make):
     make("""
 rsa(b"small", b"5", 1024)
 rsa(b"no-sign", b"6", SIGN=False)
-curve = {Attribute.EC_PARAMS: encode_named_curve_parameters("secp384r1")}
+curve = {Attribute.EC_PARAMS: encode_named_curve_parameters("secp224r1")}
 session.create_domain_parameters(KeyType.EC, curve, local=True).generate_keypair(store=True, id=b"7", label=b"curve")
 mapper.default_secret_key_template.pop(Attribute.LABEL)
 session.generate_key(KeyType.AES, 256, store=True, id=b"8", label=b"secret")
@@ -110,7 +110,7 @@ session.generate_key(KeyType.AES, 256, store=True, id=b"8", label=b"secret")
     cases = {
         "small": "this one has 1024",
         "no-sign": "may not sign",
-        "curve": "of type ec and is on another curve than P-256 (its CKA_EC_PARAMS is 06052b81040022)",
+        "curve": "is on another curve than P-256, P-384 and P-521 (its CKA_EC_PARAMS is 06052b81040021)",
         "secret": "no key fits",
         "small;type=public": "does not name a private key",
         "small;type=secret-key": "does not name a private key",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import hashlib
 import os
 import sys
@@ -77,14 +78,15 @@ def der(_):
 
     def make(before):
         def call(session, data, size, out, length):
+            told = ctypes.cast(length, ULONGS)
             if out is None:
-                ctypes.cast(length, ULONGS)[0] = 72
+                told[0] = 139  # the longest, of P-521
                 return 0
             result = before(session, data, size, out, length)
-            raw = ctypes.string_at(out, 64)
-            whole = encode_dss_signature(int.from_bytes(raw[:32], "big"), int.from_bytes(raw[32:], "big"))
+            raw, half = ctypes.string_at(out, told[0]), told[0] // 2
+            whole = encode_dss_signature(int.from_bytes(raw[:half], "big"), int.from_bytes(raw[half:], "big"))
             ctypes.memmove(out, whole, len(whole))
-            ctypes.cast(length, ULONGS)[0] = len(whole)
+            told[0] = len(whole)
             return result
 
         return call
@@ -92,15 +94,17 @@ def der(_):
     replace("sign", make)
 
 
-def hashes(_):
-    """The token has CKM_ECDSA_SHA256 too, which SoftHSM 2.6.1 lacks, and hashes before it signs by CKM_ECDSA."""
+def hashes(bits):
+    """The token has CKM_ECDSA_SHA256 (or 384, 512) too, which SoftHSM 2.6.1 lacks, and hashes before it signs."""
+    own = {"256": 0x1044, "384": 0x1045, "512": 0x1046}[bits or "256"]
+    function = getattr(hashlib, f"sha{bits or 256}")
 
     def make_list(before):
         def call(slot, entries, amount):
             result = before(slot, entries, amount)
             size = ctypes.cast(amount, ULONGS)
             if result == 0 and entries:
-                ctypes.cast(entries, ULONGS)[size[0]] = 0x1044
+                ctypes.cast(entries, ULONGS)[size[0]] = own
             size[0] += 1
             return result
 
@@ -109,7 +113,7 @@ def hashes(_):
     def make_init(before):
         def call(session, mech, key):
             mechanism = ctypes.cast(mech, ULONGS)
-            hashing[:] = [mechanism[0] == 0x1044]
+            hashing[:] = [mechanism[0] == own]
             mechanism[0] = 0x1041 if hashing[0] else mechanism[0]
             return before(session, mech, key)
 
@@ -119,8 +123,9 @@ def hashes(_):
         def call(session, data, size, out, length):
             if not hashing[0]:
                 return before(session, data, size, out, length)
-            digest = ctypes.create_string_buffer(hashlib.sha256(ctypes.string_at(data, size)).digest(), 32)
-            return before(session, ctypes.addressof(digest), 32, out, length)
+            hashed = function(ctypes.string_at(data, size)).digest()
+            digest = ctypes.create_string_buffer(hashed, len(hashed))
+            return before(session, ctypes.addressof(digest), len(hashed), out, length)
 
         return call
 
@@ -191,13 +196,14 @@ def hide(mechanism):
     replace("mechanisms", make)
 
 
-def refuse(mechanism):
-    """List a mechanism, and refuse it in C_SignInit."""
+def refuse(text):
+    """List a mechanism, and refuse it in C_SignInit: MECHANISM, or MECHANISM:CODE."""
+    mechanism, _, code = text.partition(":")
 
     def make(before):
         def call(session, mech, key):
             if ctypes.cast(mech, ULONGS)[0] == int(mechanism, 0):
-                return 0x70
+                return int(code or "0x70", 0)
             return before(session, mech, key)
 
         return call
@@ -274,8 +280,11 @@ def tell(text):
     replace("attributes", make)
 
 
-def long(text):
-    """Say that an attribute of private keys is so long, in a search and alone: ATTRIBUTE:BYTES."""
+def long(text, *, written=False):
+    """Say that an attribute of private keys is so long, in a search and alone: ATTRIBUTE:BYTES.
+
+    With `written` only where a value was written, and not where the size alone was asked for.
+    """
     attribute, _, length = text.partition(":")
 
     def make(before):
@@ -283,7 +292,8 @@ def long(text):
             result = before(session, thing, template, count)
             rows = ctypes.cast(template, ULONGS)
             for row in range(count):
-                if rows[3 * row] == int(attribute, 0) and of_private(before, session, thing):
+                asked = rows[3 * row] == int(attribute, 0) and (rows[3 * row + 1] or not written)
+                if asked and of_private(before, session, thing):
                     rows[3 * row + 2] = int(length, 0)
             return result
 
@@ -363,6 +373,7 @@ FAULTS = {
     "bulk": bulk,
     "tell": tell,
     "long": long,
+    "cut": functools.partial(long, written=True),
     "endless": endless,
     "anyobject": any_object,
     "context": context,

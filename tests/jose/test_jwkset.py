@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hsmjwt.jose.algorithms import ALGORITHMS
-from hsmjwt.jose.encoding import EncodingFault, b64u_encode
+from hsmjwt.jose.encoding import EncodingFault, b64u_decode, b64u_encode
 from hsmjwt.jose.jwk import thumbprint, to_jwk
 from hsmjwt.jose.jwkset import SecretFault, choose, load_set
-from hsmjwt.jose.keys import EcKey, RsaKey
+from hsmjwt.jose.keys import EcKey, OkpKey, RsaKey
 
 A1 = json.loads((Path(__file__).parent.parent / "vectors" / "rfc7638-rsa-thumbprint.json").read_text())
 RS256, ES256 = ALGORITHMS["RS256"], ALGORITHMS["ES256"]
@@ -25,6 +25,12 @@ EC = EcKey(  # RFC 7517, appendix A.1
     x=0x30A0424CD21C2944838A2D75C92B37E76EA20D9F00893A3B4EEE8A3C0AAFEC3E,
     y=0xE04B65E92456D9888B52B379BDFBD51EE869EF1F0FC65B6659695B6CCE081723,
 )
+ED = OkpKey("Ed25519", bytes(range(32)))  # of the right length; nothing here asks whether it is a point
+P521 = {  # RFC 7515, appendix A.4
+    **{"kty": "EC", "crv": "P-521"},
+    "x": "AekpBQ8ST8a8VcfVOTNl353vSrDCLLJXmPk06wTjxrrjcBpXp5EOnYG_NjFZ6OvLFV1jSfS9tsz4qUxcWceqwQGk",
+    "y": "ADSmRA43Z1DSNx_RvcLI87cdL07l6jQyyBXMoxVg_l2Th-x3S1WDhjDly79ajL4Kkd0AZMaZmh9ubmf63e3kyMj2",
+}
 
 
 def jwk(key=RSA, **members):
@@ -50,6 +56,19 @@ def test_the_keys_of_a_set_come_out_in_its_order():
     assert keys.keys == ((RSA, "a", "RS256", "keys[0]"), (EC, None, None, "keys[1]"))
     assert (keys.passed_over, keys.lone) == ((), False)
     assert [one.name for one in keys.keys] == ["kid 'a'", f"thumbprint {thumbprint(EC)}"]
+
+
+def test_keys_of_every_type_are_read():
+    keys = loaded(P521, jwk(ED, kid="e", alg="EdDSA"), jwk(EC), jwk(RSA))
+    assert [(one.key.kty, one.key.bits) for one in keys.keys] == [("EC", 521), ("OKP", 256), ("EC", 256), ("RSA", 2048)]
+    assert keys.keys[1].key == ED
+    assert to_jwk(keys.keys[0].key) == P521
+    for name, places in (("ES512", ["keys[0]"]), ("EdDSA", ["keys[1]"]), ("PS384", ["keys[3]"])):
+        assert chosen(keys, alg=ALGORITHMS[name]) == places
+    assert chosen(keys, alg=ALGORITHMS["ES384"]) == "none of the 4 keys fits alg ES384"
+    reason = chosen(keys, {"kid": "e"}, ALGORITHMS["Ed25519"])
+    assert reason.endswith("it is for alg 'EdDSA', and the header says Ed25519")
+    assert chosen(loaded(jwk(ED)), alg=ALGORITHMS["Ed25519"]) == ["keys[0]"]
 
 
 def test_a_lone_key_is_a_set_of_one():
@@ -136,6 +155,16 @@ DAMAGED = {
     "x cut": (jwk(EC, x=to_jwk(EC)["x"][:-3]), "keys[0].x has not the 32 bytes"),
     "x with a zero byte": (jwk(EC, x=b64u_encode(b"\0" + EC.coordinates[0])), "keys[0].x has not the 32 bytes"),
     "off the curve": (jwk(EC, y=to_jwk(EC)["x"]), "keys[0] is no key: the point is not on the curve P-256"),
+    "P-521 without its zero": (
+        {**P521, "y": b64u_encode(b64u_decode(P521["y"])[1:])},
+        "keys[0].y has not the 66 bytes that P-521 asks for",
+    ),
+    "P-256's on P-521": (jwk(EC, crv="P-521"), "keys[0].x has not the 66 bytes"),
+    "no x of an OKP": (without("x", ED), "keys[0] has no x"),
+    "no crv of an OKP": (without("crv", ED), "keys[0] has no crv"),
+    "OKP cut": (jwk(ED, x=b64u_encode(ED.x[1:])), "keys[0] is no key: an Ed25519 key has 32 bytes, and this one has 31"),
+    "OKP in DER": (jwk(ED, x=b64u_encode(b"\x04\x20" + ED.x)), "and this one has 34"),
+    "OKP padded": (jwk(ED, x=to_jwk(ED)["x"] + "="), "keys[0].x is not base64url: base64url with padding"),
     "oct": ({"kty": "oct", "k": "c2VjcmV0"}, "keys[0] is a shared secret (kty oct)"),
 }
 
@@ -251,7 +280,7 @@ JSON = st.recursive(
     | st.integers(-(2**70), 2**70)
     | st.floats(allow_nan=False, allow_infinity=False)
     # what JOSE's own words do in other places, too
-    | st.sampled_from(["", "RSA", "EC", "P-256", "sig", "verify", "RS256", "AQAB", "AQ", "AA", "="])
+    | st.sampled_from(["", "RSA", "EC", "OKP", "P-256", "P-521", "Ed25519", "sig", "verify", "RS256", "AQAB", "AQ", "AA", "="])
     | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(MEMBERS), inner, max_size=3),
     max_leaves=5,
@@ -269,7 +298,7 @@ def test_whatever_a_set_holds_it_is_read_and_every_key_is_used_or_passed_over(ro
         assert not isinstance(found, str) or found.isprintable()
 
 
-@given(st.sampled_from([RSA, EC]), st.data())
+@given(st.sampled_from([RSA, EC, ED]), st.data())
 def test_a_number_written_otherwise_is_another_key_or_none(key, data):
     whole = jwk(key)
     name = data.draw(st.sampled_from([name for name in whole if name not in ("kty", "crv")]))

@@ -93,7 +93,7 @@ def test_naming_what_is_fixed_anyway_is_no_override():
 
 def test_a_key_tables_algorithm_that_this_version_lacks_is_exit_3():
     text = '[keys.k]\nuri = "pkcs11:"\nalg = "{}"\n[profiles.p]\nkey = "k"\nissuer = "i"\naudience = "a"\n'
-    for alg, why in (("ES384", "not supported"), ("RS265", "no signature algorithm")):
+    for alg, why in (("ML-DSA-65", "not supported"), ("RS265", "no signature algorithm")):
         error = refusal(sign, settings(text.format(alg)), "p")
         assert isinstance(error, ConfigError)
         assert error.message.startswith("config file '/etc/hsmjwt/c.toml', line 3: ")

@@ -260,10 +260,9 @@ def test_a_certificate_request_is_refused_with_the_way_out():
 @pytest.mark.parametrize(
     ("private", "name"),
     [
-        (ec.generate_private_key(ec.SECP384R1()), "an EC key (secp384r1)"),
+        (ec.generate_private_key(ec.SECP224R1()), "an EC key (secp224r1)"),
         (ec.generate_private_key(ec.SECP256K1()), "an EC key (secp256k1)"),
-        (ec.generate_private_key(ec.SECP521R1()), "an EC key (secp521r1)"),
-        (ed25519.Ed25519PrivateKey.generate(), "an Ed25519 key"),
+        (ec.generate_private_key(ec.BrainpoolP384R1()), "an EC key (brainpoolp384r1)"),
         (ed448.Ed448PrivateKey.generate(), "an Ed448 key"),
         (x25519.X25519PrivateKey.generate(), "an X25519 key"),
     ],
@@ -275,7 +274,29 @@ def test_other_kinds_of_keys_are_named(private, name):
     for data in (spki, certificate, public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)):
         with pytest.raises(UsageError) as caught:
             load_public(data)
-        assert f"it is {name}, and this version takes RSA and P-256 keys only" in caught.value.message
+        assert f"it is {name}, and this version takes RSA keys, P-256, P-384, P-521 and Ed25519" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "private",
+    [
+        ec.generate_private_key(ec.SECP384R1()),
+        ec.generate_private_key(ec.SECP521R1()),
+        ed25519.Ed25519PrivateKey.generate(),
+    ],
+    ids=["P-384", "P-521", "Ed25519"],
+)
+def test_every_type_of_key_is_read_from_every_file_and_written_as_openssl_writes_it(private):
+    public = private.public_key()
+    spki = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    key = load_public(spki)
+    assert (spki_der(key), spki_pem(key).encode()) == (spki, pem)
+    certificate = _certificate(private)
+    for data in (pem, certificate.public_bytes(Encoding.DER), certificate.public_bytes(Encoding.PEM)):
+        assert load_public(data) == key
+    form = (Encoding.X962, PublicFormat.UncompressedPoint) if key.kty == "EC" else (Encoding.Raw, PublicFormat.Raw)
+    assert key_identifier(key) == hashlib.sha256(public.public_bytes(*form)).digest()[:20]
 
 
 def test_a_key_that_rs256_must_not_use_is_named():

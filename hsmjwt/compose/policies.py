@@ -1,0 +1,85 @@
+"""Audit policies by name or file: those that come with hsmjwt, and the user's own."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from hsmjwt.errors import ConfigError
+from hsmjwt.nearest import did_you_mean
+
+if TYPE_CHECKING:
+    from hsmjwt.guard.keypolicy import Policy
+
+DEFAULT = "device-born"
+"""The policy of an audit that names none."""
+
+_FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "policies")
+_LARGEST = 1024 * 1024  # bytes of a policy file
+_DEPTH = 8  # policies, each of which extends the next
+
+
+def names() -> list[str]:
+    """Return the names of the built-in policies, sorted."""
+    return sorted(name.removesuffix(".toml") for name in os.listdir(_FOLDER) if name.endswith(".toml"))
+
+
+def load(named: str, *, trusted: bool = False) -> Policy:
+    """Return a built-in policy, or that of a file, which a slash or its ending tells; with what it extends.
+
+    Of a `trusted` one depends what is signed: nobody else may have written its file. Raises ConfigError.
+    """
+    return _load(named, trusted, _DEPTH)
+
+
+def _load(named: str, trusted: bool, depth: int) -> Policy:  # noqa: FBT001 - one of many steps
+    from hsmjwt.guard.keypolicy import parse
+
+    if not depth:
+        raise ConfigError(f"the policy {named!r} extends itself")
+    if "/" in named or named.endswith(".toml"):
+        path, name = named, os.path.basename(named).removesuffix(".toml")
+    elif named in names():
+        path, name = os.path.join(_FOLDER, f"{named}.toml"), named
+    else:
+        known = did_you_mean(named, names(), noun="policies")
+        raise ConfigError(f"unknown policy {named!r}", hint=f"{known}; a file's name has a slash or ends in .toml")
+    policy = parse(_text(path, trusted), name, path)
+    if policy.extends is None:
+        return policy
+    base = policy.extends
+    if "/" in base or base.endswith(".toml"):
+        base = os.path.join(os.path.dirname(path), base)
+    return policy.on_top_of(_load(base, trusted, depth - 1))
+
+
+def _text(path: str, trusted: bool) -> str:  # noqa: FBT001 - as above
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # opening a FIFO would wait for ever
+        with open(descriptor, "rb") as file:
+            if trusted:
+                _check_owner(path, os.fstat(descriptor))
+            data = file.read(_LARGEST + 1)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else "no file has such a name"
+        raise ConfigError(f"policy file {path!r} cannot be read: {why.lower()}") from None
+    if len(data) > _LARGEST:
+        raise ConfigError(f"policy file {path!r} is longer than {_LARGEST // 1024} KiB")
+    try:
+        return data.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"policy file {path!r}, line {line}: not UTF-8") from None
+
+
+def _check_owner(path: str, info: os.stat_result) -> None:
+    if not stat.S_ISREG(info.st_mode):
+        raise ConfigError(f"policy file {path!r} is no regular file")
+    if info.st_uid not in (0, os.geteuid()):
+        raise ConfigError(f"policy file {path!r} belongs to user {info.st_uid}, neither to root nor to us")
+    if info.st_mode & 0o022:
+        raise ConfigError(
+            f"policy file {path!r} can be written by others (mode {stat.S_IMODE(info.st_mode):04o})",
+            hint=f"chmod go-w {os.path.realpath(path)!r}",
+        )

@@ -1,0 +1,244 @@
+"""The audit of keys: what the token says of them against a policy, and a vendor's proof where there is one.
+
+All of it is as the module states it. What a module says of a key cannot be checked through the module; a proof that the
+device itself signed can.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from hsmjwt.compose import policies
+from hsmjwt.compose.devices import DeviceChoice, Devices
+from hsmjwt.compose.halves import rules_for
+from hsmjwt.compose.requirements import by_table, certificates_named, stated_of
+from hsmjwt.errors import KeyNotFoundError
+from hsmjwt.guard.keypolicy import ATTRIBUTES, Finding, Policy, judge, passed
+from hsmjwt.guard.policy import check_clock
+from hsmjwt.hsm.facts import KeyFacts, of_key, of_place, of_token
+from hsmjwt.hsm.module import Module
+from hsmjwt.hsm.objects import KeyObject, find_signing_key
+from hsmjwt.hsm.slots import Slot
+from hsmjwt.hsm.uri import format_object_uri
+from hsmjwt.jose.jwk import thumbprint
+from hsmjwt.jose.keys import PublicKey
+from hsmjwt.keyrules import KeyRules
+
+if TYPE_CHECKING:
+    from hsmjwt.x509.attestation import Proof
+
+UNPROVEN = "no cryptographic proof is available: all of this is what the module says, and nothing else vouches for it"
+_TOKEN_PART = ("token_label", "token_serial", "token_model", "token_manufacturer", "token_firmware", "token_hardware")
+_MODULE_PART = ("module_path", "module_sha256", "module_description", "module_manufacturer", "module_version")
+_OF_PLACE = frozenset({*_TOKEN_PART, *_MODULE_PART, "token_flags"})
+
+
+class KeyReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What was found about one key; `stated` by the names of policies, `proof` where one was given."""
+
+    uri: str
+    label: str | None
+    id: str | None
+    public_key: PublicKey | None
+    policy: Policy
+    stated: Mapping[str, Any]
+    findings: tuple[Finding, ...]
+    proof: Proof | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Tell whether every finding is a pass, and the proof holds where one was given."""
+        return passed(self.findings) and (self.proof is None or self.proof.problem is None)
+
+    @property
+    def thumbprint(self) -> str | None:
+        """Return the public key's thumbprint (RFC 7638)."""
+        return None if self.public_key is None else thumbprint(self.public_key)
+
+    @property
+    def attested(self) -> str:
+        """Say what the proof is worth, for a person."""
+        if self.proof is None:
+            return UNPROVEN
+        if self.proof.problem is not None:
+            return f"the proof does not hold: {self.proof.problem}"
+        return f"proven up to the root with SHA-256 {self.proof.root}"
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """An audit of one key, or of all that tokens show; `at` is Unix time."""
+
+    at: float
+    keys: tuple[KeyReport, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Tell whether every key passed."""
+        return all(key.passed for key in self.keys)
+
+
+def audit(
+    devices: Devices,
+    choice: DeviceChoice,
+    *,
+    policy: str | None = None,
+    every: bool = False,
+    prove: Callable[[PublicKey | None], Proof] | None = None,
+) -> Report:
+    """Audit the chosen key, or every private key of the tokens that the URI leaves; logs in first.
+
+    `policy` is a name or a path; without one each key's own table says (`require`), else it is `device-born`. `prove`
+    examines a vendor's proof for the chosen key (see attesting.py). Where several tokens are left nothing is logged in
+    to. Raises KeyNotFoundError where there is nothing to audit, ConfigError for a policy that cannot be read.
+    """
+    now = time.time()
+    check_clock(now)
+    named = None if policy is None else policies.load(policy)
+    desk = _Desk(devices, choice, named, now)
+    module = devices.module(choice)
+    if not every:
+        slot = module.find_token(choice.uri)
+        place = _Place(module, slot, module.login(slot, devices.login(choice)))
+        key = find_signing_key(place.session, choice.uri, place.token, slot.needed_id, direct=module.library.direct)
+        report = desk.report(place, of_key(module, slot, place.session, key))
+        if prove is not None:
+            report = msgspec.structs.replace(report, proof=prove(report.public_key))
+        return Report(at=now, keys=(report,))
+    reports = [
+        desk.report(place, facts)
+        for place in _opened(devices, choice, module)
+        for facts in of_token(module, place.slot, place.session)
+        if choice.uri.for_private().matches_object(facts.label, facts.id, "private")
+    ]
+    if not reports:
+        raise KeyNotFoundError(
+            "there is no private key to audit",
+            hint="private keys show themselves after a login: --key 'pkcs11:token=…' leaves one token, --pin-source",
+        )
+    return Report(at=now, keys=tuple(sorted(reports, key=lambda each: (each.label or "", each.id or "", each.uri))))
+
+
+class _Place:
+    """A token with a session, and what it and its module tell of themselves."""
+
+    def __init__(self, module: Module, slot: Slot, session: Any) -> None:
+        assert slot.token is not None  # noqa: S101 - find_token returns no other
+        self.module, self.slot, self.token, self.session = module, slot, slot.token, session
+        self.stated = of_place(module, slot)
+
+
+def _opened(devices: Devices, choice: DeviceChoice, module: Module) -> list[_Place]:
+    """Return the tokens that the URI leaves with a session; one alone is logged in to."""
+    tokens = module.find_tokens(choice.uri)
+    if len(tokens) <= 1:
+        slot = module.find_token(choice.uri)  # which looks twice before it says that there is none
+        return [_Place(module, slot, module.login(slot, devices.login(choice)))]
+    module.settle()
+    devices.around.warn(
+        f"{len(tokens)} tokens fit, so nothing was logged in to: keys that a login would show are not audited"
+    )
+    return [_Place(module, slot, module.session(slot)) for slot in tokens]
+
+
+class _Desk:
+    """Where the report of each key is made up."""
+
+    def __init__(self, devices: Devices, choice: DeviceChoice, named: Policy | None, now: float) -> None:
+        self._devices, self._choice, self._named, self._now = devices, choice, named, now
+        self._policies: dict[str, Policy] = {}
+
+    def report(self, place: _Place, facts: KeyFacts) -> KeyReport:
+        """Return what is found about one key, without a proof."""
+        tables = self._rules(place, facts)
+        certificates = [
+            der for rules in tables for der in certificates_named(self._devices, place.session, place.token, rules)
+        ]
+        stated = stated_of(facts, place.stated, self._now, certificates)
+        policy = self._named or self._required(tables)
+        findings = judge(policy, stated)
+        for rules in tables:
+            findings += tuple(each for each in by_table(rules, stated, self._now) if each not in findings)
+        public = facts.public_key
+        return KeyReport(
+            uri=format_object_uri(
+                place.token, label=facts.label, id=facts.id, type="private", slot_id=place.slot.needed_id
+            ),
+            label=facts.label,
+            id=None if facts.id is None else facts.id.hex(),
+            public_key=public,
+            policy=policy,
+            stated=stated,
+            findings=findings,
+        )
+
+    def _rules(self, place: _Place, facts: KeyFacts) -> tuple[KeyRules, ...]:
+        """Return what the tables say that mean the key, the one that was named first."""
+        settings, named = self._devices.settings, self._choice.rules
+        key = KeyObject(None, {"LABEL": facts.label, "ID": facts.id}, place.token, "private")
+        found = rules_for(settings, place.module, place.slot, key) if settings.keys else ()
+        return (*((named,) if named.table is not None else ()), *(each for each in found if each.table != named.table))
+
+    def _required(self, tables: Iterable[KeyRules]) -> Policy:
+        name = next((rules.require for rules in tables if rules.require is not None), policies.DEFAULT)
+        if name not in self._policies:
+            self._policies[name] = policies.load(name, trusted=True)
+        return self._policies[name]
+
+
+def as_json(report: Report) -> list[dict[str, Any]]:
+    """Return a report as JSON has it, an object for each key."""
+    return [_as_json(key, report.at) for key in report.keys]
+
+
+def _as_json(key: KeyReport, at: float) -> dict[str, Any]:
+    stated, proof = key.stated, key.proof
+    return {
+        "as_stated_by": "the module",
+        "at": moment(at),
+        "module": {name.removeprefix("module_"): stated[name] for name in _MODULE_PART},
+        "token": {
+            **{name.removeprefix("token_"): stated[name] for name in _TOKEN_PART},
+            "flags": stated["token_flags"],
+        },
+        "key": {
+            "uri": key.uri,
+            "label": None if key.label is None else shown(key.label),
+            "id": key.id,
+            "type": stated.get("type"),
+            "bits": stated.get("bits"),
+            "thumbprint": key.thumbprint,
+        },
+        "policy": {"name": key.policy.name, "description": key.policy.description},
+        "attributes": attributes(key),
+        "findings": [msgspec.structs.asdict(finding) for finding in key.findings],
+        "attestation": None
+        if proof is None
+        else {
+            "holds": proof.problem is None,
+            "problem": proof.problem,
+            "chain": proof.chain,
+            "root_sha256": proof.root,
+            "states": dict(proof.states),
+        },
+        "proof": key.attested,
+        "verdict": "pass" if key.passed else "fail",
+    }
+
+
+def attributes(key: KeyReport) -> dict[str, Any]:
+    """Return what the module says of the key itself, in the order of ATTRIBUTES; None for what is unknown."""
+    return {name: key.stated[name] for name in ATTRIBUTES if name in key.stated and name not in _OF_PLACE}
+
+
+def shown(label: str) -> str:
+    """Return a label with what is no UTF-8 in it replaced."""
+    return label.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def moment(at: float) -> str:
+    """Return Unix time as RFC 3339 has it, in UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))

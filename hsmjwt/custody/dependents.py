@@ -1,0 +1,41 @@
+"""What the configuration says of a key that is to go, or to be written over: who needs it, and whether it may."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from hsmjwt.config import KeyTable, Settings
+from hsmjwt.guard.policy import refused
+from hsmjwt.hsm.slots import Slot
+from hsmjwt.keyrules import tables_of
+
+
+class Dependents(NamedTuple):
+    """The names of the key tables that mean a key, and of the profiles that sign with it."""
+
+    tables: tuple[str, ...]
+    profiles: tuple[str, ...]
+
+
+def tables_for(settings: Settings, module: str, slot: Slot, label: str | None, key_id: bytes | None) -> list[KeyTable]:
+    """Return the key tables that mean a key; `module` is the real path of the one that shows it."""
+    assert slot.token is not None  # noqa: S101 - a key lies on one
+    return tables_of(settings, slot.token, slot.info, label, key_id, module=module)
+
+
+def refuse_protected(tables: list[KeyTable], uri: str, what: str) -> None:
+    """Raise PolicyError where one of a key's tables says that it is protected; `what` is what may not be done to it."""
+    for table in tables:
+        if table.protected:
+            raise refused(
+                "protected",
+                f"[keys.{table.name}] says that the key {uri} may not be {what}",
+                hint="whoever means it takes protected = true out of that table first; nothing was changed",
+            )
+
+
+def dependents(settings: Settings, tables: list[KeyTable]) -> Dependents:
+    """Return who needs the key that these tables mean."""
+    names = [table.name for table in tables]
+    users = [profile.name for profile in settings.profiles.values() if profile.key in names]
+    return Dependents(tuple(names), tuple(users))

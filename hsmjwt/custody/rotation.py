@@ -1,0 +1,378 @@
+"""Rotation of a profile's key: the next key is made, published, tried at the provider, and only then put into use.
+
+Each step is done when the state file says so, and can be done again: a process that is killed between the two loses
+nothing. The old key counts until the config names the new one, and is published until the grace is over.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import datetime
+import functools
+import os
+import re
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from hsmjwt import config
+from hsmjwt.compose import access
+from hsmjwt.compose.devices import DeviceChoice, Devices, choice_of, open_signer, state_folder
+from hsmjwt.config import KeyTable, Settings
+from hsmjwt.custody import certificates, rotation_files
+from hsmjwt.custody.deleting import Doomed, delete_key, doomed_key
+from hsmjwt.custody.dependents import refuse_protected, tables_for
+from hsmjwt.custody.generating import generate_key
+from hsmjwt.custody.keys import found
+from hsmjwt.custody.proof import self_test
+from hsmjwt.custody.publishing import public_jwk
+from hsmjwt.custody.rotation_state import KeyMark, State, StateFile, Step, moment
+from hsmjwt.custody.rotation_switch import Switch
+from hsmjwt.errors import BusyError, ConfigError, KeyNotFoundError, KeyUnfitError, ServerError, UsageError
+from hsmjwt.hsm.keygen import KINDS, NewKey, parse_new_key
+from hsmjwt.hsm.objects import search
+from hsmjwt.hsm.uri import KeyUri, TokenInfo, parse
+from hsmjwt.jose.jwk import thumbprint
+from hsmjwt.jose.keys import PublicKey
+from hsmjwt.keyrules import KeyRules
+from hsmjwt.oauth.profile import Profile, SigningFlags, resolve
+from hsmjwt.x509.certificate import read
+
+GRACE: Final = 86400.0  # seconds; servers keep a JWK set for a day at most, as a rule
+_DATED: Final = re.compile(r"-\d{4}-\d{2}-\d{2}(\.\d+)?$")
+_SPECIAL: Final = re.compile(r'([,+"\\<>;=#])')  # RFC 4514, section 2.4
+_LONGEST_NAME: Final = 64  # characters of a CN (RFC 5280, appendix A.1)
+
+
+class Wish(msgspec.Struct, frozen=True, kw_only=True):
+    """What the user asks for; None where it is left to what the state says, or to us.
+
+    `to` is a key that is there already, `kid` what the provider calls the new key. With `finish` no other
+    rotation begins.
+    """
+
+    grace: float | None = None
+    to: DeviceChoice | None = None
+    out: str | None = None
+    kid: str | None = None
+    finish: bool = False
+
+
+class Rotation:
+    """The rotation of one profile's key, as far as it goes in one run."""
+
+    def __init__(
+        self, devices: Devices, flags: SigningFlags, profile: str, wish: Wish, clock: Callable[[], float] = time.time
+    ) -> None:
+        """Look up the profile; `flags` hold what every opening of a token takes. Raises what resolving it raises."""
+        self._devices, self._flags, self._wish, self._clock = devices, flags, wish, clock
+        self._settings: Settings = devices.settings
+        self._environ, self._deadline = devices.around.environ, devices.around.deadline
+        self._name = profile
+        table = self._settings.profile(profile).key
+        self.profile = self._resolved(profile)
+        if table is None or self._settings.path is None:
+            raise ConfigError(
+                f"the profile {profile!r} names no key table, so there is nothing to switch",
+                hint='[keys.NAME] with uri = "pkcs11:…", and key = "NAME" in the profile',
+            )
+        self._table: KeyTable = self._settings.keys[table]
+        self._path = self._settings.path
+        self._switch = Switch(self._settings, self._table, self.profile)
+        self.file = StateFile(state_folder(self._environ), self._path, profile)
+
+    def run(self) -> State:
+        """Go on from where the last run ended, as far as it goes; return the state then.
+
+        Raises PolicyError for a protected key, ServerError where the provider does not take the new one, ConfigError
+        where the config cannot be written, and what token and server raise. Whatever is raised, the next run goes on.
+        """
+        with self.file.turn(self._deadline):
+            self._refuse_changed()
+            state = self.file.read()
+            if self._wish.finish and (state is None or state.old_deleted):
+                raise UsageError(f"no rotation of the profile {self._name!r} has left an old key to delete")
+            if state is None or (state.step == "retired" and not self._wish.finish):
+                state = self._planned()
+            elif state.step != "retired":
+                state = self._resumed(state)
+            if state.step == "planned":
+                state = self._made(state)
+            if state.step == "made":
+                state = self._published(state)
+            if state.step == "published":
+                state = self._accepted(state)
+            if state.step == "accepted":
+                state = self._switched(state)
+            if state.step == "switched" and not state.grace_left(self._clock()):
+                state = self._retired(state)
+            return state
+
+    def abandon(self) -> State:
+        """Give up a rotation that has not switched: take the new key out of what is published; return the last state.
+
+        Raises UsageError where there is none, or where the config names the new key already.
+        """
+        with self.file.turn(self._deadline):
+            self._refuse_changed()
+            state = self.file.read()
+            if state is None or state.step in ("switched", "retired") or self._switch.is_made(state):
+                raise UsageError(f"no rotation of the profile {self._name!r} is under way that could be given up")
+            if state.new is not None and state.step != "made":
+                rotation_files.put(state.out, [state.old.jwk], gone=state.new.jwk)
+            self.file.remove()
+            return state
+
+    def doomed(self, state: State) -> Doomed | None:
+        """Return the old key of a rotation that is over, with all that goes with it; None where it is gone already.
+
+        Raises KeyUnfitError where another key is behind its URI now, and what `deleting.doomed_key` raises.
+        """
+        choice = self._choice_for(state.old.uri)
+        with contextlib.suppress(KeyNotFoundError):  # where a run that was killed has left the public half alone
+            public = open_signer(self._devices, choice, "self-test").signer.public_key
+            if thumbprint(public) != state.old.thumbprint:
+                raise KeyUnfitError(
+                    f"the key '{state.old.uri}' is not the old one any more", hint="nothing was deleted"
+                )
+        try:
+            return doomed_key(self._devices, choice)
+        except KeyNotFoundError:
+            return None
+
+    def delete(self, state: State, doomed: Doomed | None) -> State:
+        """Delete the old key with its certificates, and write down that it is gone."""
+        with self.file.turn(self._deadline):
+            if doomed is not None:
+                delete_key(doomed, certificates=True)
+            return self.file.write(msgspec.structs.replace(state, old_deleted=True))
+
+    # What is there at the start.
+
+    def _resolved(self, name: str, *, exchanging: bool | None = True) -> Profile:
+        return resolve(self._settings, self._flags, name, self._environ, exchanging=exchanging)
+
+    def _refuse_changed(self) -> None:
+        """Raise BusyError where the config is not what it was before it was this process's turn."""
+        now = config.load(self._path, self._environ)
+        if now.keys.get(self._table.name) != self._table or now.profiles != self._settings.profiles:
+            raise BusyError(f"config file {self._path!r} was changed meanwhile", hint="run it again")
+
+    def _resumed(self, state: State) -> State:
+        """Check that a rotation under way is the one that is meant, and heed what is asked for anew."""
+        wish = self._wish
+        ours = state.table == self._table.name and (self._table.uri == state.written or self._switch.is_made(state))
+        if not ours and state.step != "switched":
+            raise ConfigError(
+                f"a rotation is under way, and the key of [keys.{self._table.name}] is neither the old nor the new one",
+                hint=f"--abandon gives it up; '{self.file.path}' says how far it has come",
+            )
+        if wish.out is not None and os.path.abspath(wish.out) != state.out:
+            raise UsageError(f"--out: this rotation publishes in '{state.out}'", hint="leave --out away")
+        if wish.to is not None and (
+            state.new is None or open_signer(self._devices, wish.to, "self-test").uri != state.new.uri
+        ):
+            to = f"a new key, '{state.label}'" if state.new is None else state.new.uri
+            raise UsageError(f"--to: this rotation is to {to}", hint="leave --to away; --abandon gives it up")
+        changes: dict[str, Any] = {}
+        if wish.kid is not None:
+            changes["kid"] = wish.kid
+        if wish.grace is not None:
+            changes["grace"] = wish.grace
+            if state.step == "switched":
+                since = datetime.datetime.fromisoformat(state.times["switched"]).timestamp()
+                changes["grace_ends"] = moment(since + wish.grace)
+        changed = msgspec.structs.replace(state, **changes)
+        return state if changed == state else self.file.write(changed)
+
+    # The steps.
+
+    def _planned(self) -> State:
+        """Choose the next key, or the label that it is to have, and write that down before anything is made."""
+        profile, wish = self.profile, self._wish
+        choice = choice_of(profile)
+        opened = open_signer(self._devices, choice, "self-test")
+        key, session, slot = found(self._devices, choice, "private")
+        tables = tables_for(self._settings, self._devices.module(choice).choice.real, slot, key.label, key.id)
+        refuse_protected([*tables, self._table], opened.uri, "rotated")
+        self._refuse_vague(opened.uri)
+        public = opened.signer.public_key
+        chain = certificates.certificate_of(self._devices, choice, key, session, slot, public)
+        alg = profile.alg or (opened.algs[0].name if opened.algs else None)
+        assert alg is not None  # noqa: S101 - open_signer returns no key that can sign with nothing
+        plan: dict[str, Any] = {}
+        if wish.to is None:
+            new = self._next_key(public, alg, key.label or self._table.name)
+            assert slot.token is not None  # noqa: S101 - find_token returns no other
+            label = _free(new.label, functools.partial(_is_taken, session, slot.token))
+            plan = {"label": label, "kind": new.kind.name}
+        else:
+            plan = {"new": self._mark(wish.to, alg)}
+            if plan["new"].thumbprint == thumbprint(public):
+                raise UsageError("--to names the key that is in use already", hint="name another one, or leave it away")
+        state = State(
+            config=os.path.realpath(self._path),
+            profile=self._name,
+            table=self._table.name,
+            step="planned",
+            times={"planned": moment(self._clock())},
+            old=KeyMark(
+                uri=opened.uri,
+                thumbprint=thumbprint(public),
+                jwk=public_jwk(public, alg, kid=profile.header.get("kid"), chain=chain),
+            ),
+            written=self._table.uri,
+            alg=alg,
+            kid=wish.kid,
+            out=os.path.abspath(wish.out) if wish.out is not None else self.file.beside,
+            grace=GRACE if wish.grace is None else wish.grace,
+            **plan,
+        )
+        return self.file.write(state)
+
+    def _next_key(self, public: PublicKey, alg: str, label: str) -> NewKey:
+        """Return the next key: of the same type and for the same algorithm, labelled with the day."""
+        kind = next((name for name, each in KINDS.items() if each.describes(public)), None)
+        if kind is None:
+            raise KeyUnfitError("no key of the old one's type and size is made any more", hint=_MAKE_ONE)
+        if len(self.profile.rules.algs) > 1:
+            raise ConfigError(
+                f"[keys.{self._table.name}] lists several algorithms, and a new key is made for one", hint=_MAKE_ONE
+            )
+        day = moment(self._clock())[:10]
+        return parse_new_key(kind, f"{_DATED.sub('', label)}-{day}", None, alg)
+
+    def _refuse_vague(self, uri: str) -> None:
+        """Raise ConfigError where a second key on the token would make the config's URI fit both."""
+        named = parse(self._table.uri)
+        if named.object is None and named.id is None:
+            raise ConfigError(
+                f"the URI of [keys.{self._table.name}] names no key in particular, and would fit the next one as well",
+                hint=f'write uri = "{uri}"',
+            )
+
+    def _mark(self, choice: DeviceChoice, alg: str) -> KeyMark:
+        """Return what a key on the token is, after a signature."""
+        opened = open_signer(self._devices, choice, "self-test")
+        public = self_test(self._devices, choice, opened.uri, alg)
+        return KeyMark(uri=opened.uri, thumbprint=thumbprint(public), jwk=public_jwk(public, alg))
+
+    def _made(self, state: State) -> State:
+        """Make the key; where a run before this one has made it, that is the one."""
+        if state.new is not None:
+            return self._did(state, "made")
+        assert state.label is not None and state.kind is not None  # noqa: S101, PT018 - the plan has one or the other
+        new = parse_new_key(state.kind, state.label, None, state.alg)
+        old = choice_of(self.profile)
+        token = msgspec.structs.replace(old.uri, object=None, id=None, type=None)
+        self._say(f"makes the key '{state.label}'")
+        made = generate_key(self._devices, msgspec.structs.replace(old, uri=token), new, if_absent=True)
+        return self._did(state, "made", new=self._mark(self._choice_for(made.uri), state.alg))
+
+    def _published(self, state: State) -> State:
+        """Write the JWK set with both keys, the public key and its certificate."""
+        new = _new(state)
+        choice = self._choice_for(new.uri)
+        public = open_signer(self._devices, choice, "self-test").signer.public_key
+        key, session, slot = found(self._devices, choice, "private")
+        chain = certificates.certificate_of(self._devices, choice, key, session, slot, public)
+        own = rotation_files.certificate_there(state.out, public)
+        if not chain:
+            subject = self._subject(state, key.label or self._table.name)
+            wanted = certificates.Wanted(subject=subject, alg=state.alg)
+            chain = [own or certificates.self_signed(self._devices, choice, wanted)]
+        jwk = public_jwk(public, state.alg, kid=state.kid, chain=chain if "x5c" in state.old.jwk else ())
+        rotation_files.publish(state.out, [state.old.jwk, jwk], public, chain[0])
+        return self._did(state, "published", new=msgspec.structs.replace(new, jwk=jwk))
+
+    def _subject(self, state: State, label: str) -> str:
+        """Return whom the new certificate is about: as the old one says, else by the key's label."""
+        old = state.old.jwk.get("x5c")
+        if old:
+            subject = read(base64.b64decode(old[0])).subject
+            if subject:
+                return subject
+        return "CN=" + _SPECIAL.sub(r"\\\1", label[:_LONGEST_NAME].strip() or "key")
+
+    def _accepted(self, state: State) -> State:
+        """Try the new key at the provider: a real exchange for each profile that the switch would change."""
+        new = _new(state)
+        opened = open_signer(self._devices, self._choice_for(new.uri), "self-test")
+        if thumbprint(opened.signer.public_key) != new.thumbprint:
+            raise KeyUnfitError(
+                f"the key '{new.uri}' is not the one that was published", hint="--abandon gives the rotation up"
+            )
+        if state.kid is not None and new.jwk.get("kid") != state.kid:
+            new = msgspec.structs.replace(new, jwk={**new.jwk, "kid": state.kid})
+            rotation_files.put(state.out, [state.old.jwk, new.jwk])
+            state = self.file.write(msgspec.structs.replace(state, new=new))
+        for profile in self._users():
+            trial = self._switch.after(profile, state)
+            store = access.token_store(self._settings, self._devices.around, cached=False)
+            self._say(f"tries the new key with the profile '{profile.name}'")
+            try:
+                access.token_broker(self._devices, trial, store).token(fresh=True)
+            except ServerError as error:
+                error.hint = (
+                    f"the provider does not take the new key yet, and nothing was switched: upload what it wants of "
+                    f"{', '.join(rotation_files.paths(state.out))}, then run it again"
+                )
+                raise
+        return self._did(state, "accepted")
+
+    def _users(self) -> list[Profile]:
+        """Return the profiles that the switch would change and that exchange something, this one first."""
+        others = [
+            self._resolved(each.name, exchanging=None)
+            for each in self._settings.profiles.values()
+            if each.key == self._table.name and each.name != self._name
+        ]
+        return [self.profile, *(each for each in others if each.token_url is not None)]
+
+    def _switched(self, state: State) -> State:
+        """Put the new key into the config, unless somebody has done that already."""
+        self._switch.make(state, self._deadline)
+        now = self._clock()
+        return self._did(state, "switched", grace_ends=moment(now + state.grace))
+
+    def _retired(self, state: State) -> State:
+        """Publish the new key alone."""
+        rotation_files.put(state.out, [_new(state).jwk], gone=state.old.jwk)
+        return self._did(state, "retired")
+
+    # What they share.
+
+    def _choice_for(self, uri: str) -> DeviceChoice:
+        """Return how to reach a key by its URI, with no table that says anything of it."""
+        return msgspec.structs.replace(choice_of(self.profile), uri=parse(uri), rules=KeyRules())
+
+    def _did(self, state: State, step: Step, **changes: Any) -> State:
+        self._say(step)
+        return self.file.write(state.after(step, self._clock(), **changes))
+
+    def _say(self, text: str) -> None:
+        self._devices.around.note(f"rotation of '{self._name}': {text}")
+
+
+_MAKE_ONE: Final = "make one with hsmjwt key generate, and name it with --to KEY"
+
+
+def _new(state: State) -> KeyMark:
+    assert state.new is not None  # noqa: S101 - every step after `made` has it
+    return state.new
+
+
+def _is_taken(session: Any, token: TokenInfo, label: str) -> bool:
+    return bool(search(session, KeyUri(object=label), token))
+
+
+def _free(label: str, taken: Callable[[str], bool]) -> str:
+    """Return the label, with a number behind it where it is taken."""
+    number, free = 1, label
+    while taken(free):
+        number += 1
+        free = f"{label}.{number}"
+    return free

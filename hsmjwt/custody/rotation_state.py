@@ -1,0 +1,162 @@
+"""How far a rotation has come: one readable file for each profile of a config, and one process at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import fcntl
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from typing import Any, Final, Literal
+from urllib.parse import quote
+
+import msgspec
+
+from hsmjwt import whole_file
+from hsmjwt.deadline import Deadline
+from hsmjwt.errors import ConfigError
+from hsmjwt.private import make_folder, open_file
+
+Step = Literal["planned", "made", "published", "accepted", "switched", "retired"]
+
+_FOLDER: Final = "rotation"
+_POLL: Final = 0.05  # seconds between two tries for the lock
+_LONGEST_NAME: Final = 100  # characters of a file name that come from the profile's
+
+
+class KeyMark(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the two keys: the full URI that selects it, its thumbprint (RFC 7638), and how it is published."""
+
+    uri: str
+    thumbprint: str
+    jwk: dict[str, Any]
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    """A rotation under way, or the last one.
+
+    `old` is the key that the config named at the start, in the words of `written`; `new` the one that takes its place,
+    None until it is made with `label`, for `alg` and of the type `kind`. `step` is the last one that is done, `times`
+    says when each was. `out` is the folder of what is published, `grace` how many seconds the old key counts after the
+    switch, and `grace_ends` when that is over. `kid` is by which kid the provider knows the new key, where it chose
+    one. Times are RFC 3339 in UTC.
+    """
+
+    version: int = 1
+    config: str
+    profile: str
+    table: str
+    step: Step
+    times: dict[str, str]
+    old: KeyMark
+    written: str
+    new: KeyMark | None = None
+    label: str | None = None
+    kind: str | None = None
+    alg: str
+    kid: str | None = None
+    out: str
+    grace: float
+    grace_ends: str | None = None
+    old_deleted: bool = False
+
+    def after(self, step: Step, now: float, **changes: Any) -> State:
+        """Return the state once a step is done; `now` is Unix time."""
+        return msgspec.structs.replace(self, step=step, times={**self.times, step: moment(now)}, **changes)
+
+    def grace_left(self, now: float) -> float:
+        """Return for how many seconds the old key still counts, 0 when that is over."""
+        if self.grace_ends is None:
+            return 0.0
+        return max(0.0, datetime.datetime.fromisoformat(self.grace_ends).timestamp() - now)
+
+
+def moment(now: float) -> str:
+    """Return Unix time as RFC 3339 in UTC."""
+    return datetime.datetime.fromtimestamp(int(now), datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class StateFile:
+    """The file that holds a State, below our state folder."""
+
+    def __init__(self, state_folder: str, config: str, profile: str) -> None:
+        """Name the file after profile and config: two configs may have a profile of the same name."""
+        self._folder = os.path.join(state_folder, _FOLDER)
+        place = f"{os.path.realpath(config)}\0{profile}"
+        digest = hashlib.sha256(place.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+        self.path = os.path.join(self._folder, f"{quote(profile, safe=' ')[:_LONGEST_NAME]}-{digest}.json")
+
+    @property
+    def beside(self) -> str:
+        """The folder beside the file for what is published where nobody names another one."""
+        return self.path.removesuffix(".json")
+
+    @contextlib.contextmanager
+    def turn(self, deadline: Deadline) -> Iterator[None]:
+        """Let one process at a time into the block; raises BusyError at the deadline."""
+        fd = -1
+        try:
+            make_folder(self._folder)
+            fd = open_file(self.path.removesuffix(".json") + ".lock", os.O_RDWR | os.O_CREAT)
+            while not _locked(fd):
+                deadline.enter("another hsmjwt that rotates this profile's key")
+                deadline.check()
+                time.sleep(_POLL)
+        except OSError as error:
+            raise self._unusable("locked", error) from None
+        else:
+            deadline.enter("the token")
+            yield
+        finally:
+            if fd >= 0:
+                os.close(fd)
+
+    def read(self) -> State | None:
+        """Return what the file says, None where there is none; raises ConfigError for one that makes no sense."""
+        try:
+            with open(self.path, "rb") as file:
+                state = msgspec.json.decode(file.read(), type=State)
+            state.grace_left(0)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._unusable("read", error) from None
+        except (msgspec.MsgspecError, ValueError):
+            raise ConfigError(
+                f"the state of the rotation '{self.path}' makes no sense",
+                hint="it says which keys are under way: mend it, or move it away once you know what the config names",
+            ) from None
+        return state
+
+    def write(self, state: State) -> State:
+        """Put a state in the place of the last one, on the disk before this returns; returns it."""
+        text = msgspec.json.format(msgspec.json.encode(state), indent=2) + b"\n"
+        try:
+            whole_file.replace(self.path, text, 0o600)
+        except OSError as error:
+            raise self._unusable("written", error) from None
+        return state
+
+    def remove(self) -> None:
+        """Remove the file."""
+        try:
+            os.unlink(self.path)
+        except OSError as error:
+            raise self._unusable("removed", error) from None
+
+    def _unusable(self, what: str, error: OSError) -> ConfigError:
+        reason = (error.strerror or "unknown reason").lower()
+        return ConfigError(
+            f"the state of the rotation '{self.path}' cannot be {what}: {reason}",
+            hint="XDG_STATE_HOME names another place",
+        )
+
+
+def _locked(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
