@@ -14,7 +14,7 @@ from place import made
 from rows import Row, table
 from runs import Fault
 
-PARTS = ("hit", "cold", "miss", "signing", "search", "growth")
+PARTS = ("hit", "cold", "miss", "signing", "search", "list", "growth")
 
 
 def main(names: list[str]) -> int:

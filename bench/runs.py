@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -42,17 +43,23 @@ class Command(NamedTuple):
         raise Fault(f"'{_short(self.argv)}' ended with {done.returncode}: {'; '.join(said[-3:]) or 'no message'}")
 
     def cpu(self) -> float:
-        """Run it once, its output thrown away; return user and system time in milliseconds, all children included.
+        """Run it once, its output thrown away; return user and system time in milliseconds, all children included."""
+        usage = self._usage()
+        return (usage.ru_utime + usage.ru_stime) * 1000
 
-        posix_spawn, since after a fork the child would pay for the pages of this process.
-        """
+    def peak(self) -> float:
+        """Run it once, its output thrown away; return the most memory that it had at a time, in MiB."""
+        return self._usage().ru_maxrss / 1024
+
+    def _usage(self) -> resource.struct_rusage:
+        """Run it; posix_spawn, since after a fork the child would pay for the pages of this process."""
         self.before()
         streams = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(2)]
         pid = os.posix_spawn(self.argv[0], list(self.argv), self.environ, file_actions=streams)
         _, status, usage = os.wait4(pid, 0)
         if status != 0:
             raise Fault(f"'{_short(self.argv)}' ended with {os.waitstatus_to_exitcode(status)} while it was measured")
-        return (usage.ru_utime + usage.ru_stime) * 1000
+        return usage
 
 
 def _short(argv: Sequence[str]) -> str:

@@ -1,7 +1,7 @@
 """The demo's authorization server: RFC 7523 grants that are really verified, on loopback only.
 
 Authlib brings the grants and joserfc, below it, signature and claims. What they leave to the integrator is decided
-here: two algorithms, 5 s of leeway, an assertion that lives an hour at most and buys one token, repeated parameters,
+here: which algorithms, 5 s of leeway, an assertion that lives an hour at most and buys one token, repeated parameters,
 credentials that nobody checks. No code is shared with hsmjwt's own JWT side: an error of both would look right.
 
 Flask and Authlib (extra `demo`) are loaded when a server is built, and Authlib's classes get our methods then: this
@@ -19,6 +19,7 @@ import secrets
 import socket
 import threading
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -40,7 +41,8 @@ _JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _GRANTS = [_JWT_BEARER, "client_credentials"]
 _OF_CLIENT = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _AUTH_METHOD = "private_key_jwt"
-_ALGS = ["RS256", "ES256"]  # RFC 7518, section 3.1
+_ALGS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512"]  # RFC 7518, section 3.1
+_ALGS += ["EdDSA", "Ed25519"]  # RFC 8037, section 3.1, and RFC 9864, section 2.2
 _LEEWAY = 5  # seconds; Authlib's own 60 would hide a wrong clock from the test that looks for it
 _LONGEST = 3600  # seconds; what Google, Okta and Snowflake allow, and what bounds the memory of used assertions
 _BODY = 64 * 1024  # bytes of a request
@@ -58,6 +60,7 @@ def _load() -> SimpleNamespace:
     names = ["flask", "werkzeug.exceptions", "werkzeug.serving", "authlib.integrations.flask_oauth2"]
     names += ["authlib.oauth2.rfc6749", "authlib.oauth2.rfc6749.grants", "authlib.oauth2.rfc7523"]
     names += ["joserfc.errors", "joserfc.jwk", "joserfc.jws", "joserfc.jwt"]
+    warnings.filterwarnings("ignore", "EdDSA is deprecated")  # joserfc says so of each assertion, on our stderr
     try:
         return SimpleNamespace(**{name.rpartition(".")[2]: importlib.import_module(name) for name in names})
     except ImportError as error:
@@ -99,7 +102,7 @@ class _Checks:
         if header.get("alg") == "none":
             raise Refusal(error, "assertion is unsigned")
         if header.get("alg") not in _ALGS or "crit" in header or "b64" in header:
-            raise Refusal(error, "only alg RS256 or ES256 is accepted, with neither crit nor b64")
+            raise Refusal(error, f"alg is none of {', '.join(_ALGS)}, or the header has crit or b64")
         return header, claims
 
     def verify(self, assertion: str, error: str, form: Mapping[str, str]) -> dict[str, Any]:

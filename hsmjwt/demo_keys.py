@@ -19,12 +19,13 @@ from hsmjwt.errors import UsageError
 
 _LARGEST = 1024 * 1024  # bytes of a JWK set
 _SHORTEST = 2048  # bits of an RSA key
+_CURVES = ("P-256", "P-384", "P-521", "Ed25519")
 
 
 class Client(msgspec.Struct, frozen=True, kw_only=True):
-    """A registered client: its public key (RSA, P-256) as PEM, and its id where that is not the RFC 7638 thumbprint.
+    """A registered client: its public key as PEM, and the key's id where that is not the RFC 7638 thumbprint.
 
-    In the key's place may stand `jwks`, the path of the JWK set that the client publishes.
+    It is an RSA key, one on P-256, P-384 or P-521, or an Ed25519 key. In the key's place may stand `jwks`, the path of the JWK set that the client publishes.
     """
 
     client_id: str
@@ -57,14 +58,15 @@ def keys_of(library: SimpleNamespace, client: Client) -> Keys:
             raise UsageError(f"'{path}': {fault}", hint='a JWK set belongs there, {"keys": […]}') from None
         return lambda: _published(library, path)
     name = f"client {client.client_id!r}"
-    for kind in (library.jwk.RSAKey, library.jwk.ECKey):
+    for kind in (library.jwk.RSAKey, library.jwk.ECKey, library.jwk.OKPKey):
         with suppress(ValueError, TypeError, library.errors.JoseError):
             key = kind.import_key(client.public_key_pem)
             break
     else:
-        raise UsageError(f"the public key of {name} is no RSA or P-256 public key in PEM")
+        raise UsageError(f"the public key of {name} is no RSA, EC or Ed25519 public key in PEM")
     if not _usable(key):
-        raise UsageError(f"the key of {name} is a private key, shorter than 2048 bits, or not on the curve P-256")
+        curves = ", ".join(_CURVES)
+        raise UsageError(f"the key of {name} is a private key, shorter than 2048 bits, or on none of the curves {curves}")
     only = [Named(key.thumbprint() if client.kid is None else client.kid, key)]
     return lambda: only
 
@@ -93,4 +95,4 @@ def _usable(key: Any) -> bool:
     """Tell whether a key is a public one of a size or curve that the server takes."""
     if key.key_type == "RSA":
         return not key.is_private and key.public_key.key_size >= _SHORTEST
-    return key.key_type == "EC" and not key.is_private and key.curve_name == "P-256"
+    return not key.is_private and key.curve_name in _CURVES

@@ -10,11 +10,12 @@ import sys
 import pytest
 import requests
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
 
 from hsmjwt.demo import Client, DemoServer, make_app
 from hsmjwt.demo_memory import Memory, Refusal
 from hsmjwt.errors import UsageError
+from hsmjwt.jose.algorithms import ALGORITHMS
 
 
 def test_a_port_can_be_had_once_and_again_after_close():
@@ -50,8 +51,8 @@ def test_a_key_that_cannot_be_registered_is_refused_by_name():
     public = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     private = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     small, large = (rsa.generate_private_key(65537, bits) for bits in (1024, 2048))
-    curve = ec.generate_private_key(ec.SECP384R1())
-    texts = [key.public_key().public_bytes(*public).decode() for key in (small, curve)]
+    others = ec.generate_private_key(ec.SECP256K1()), ed448.Ed448PrivateKey.generate()
+    texts = [key.public_key().public_bytes(*public).decode() for key in (small, *others)]
     for text in (*texts, large.private_bytes(*private).decode(), "", "no PEM"):
         with pytest.raises(UsageError, match="'app'"):
             make_app([Client(client_id="app", public_key_pem=text)], issuer="http://127.0.0.1:1")
@@ -90,7 +91,7 @@ def test_the_metadata_and_the_date_tell_where_and_when():
         assert body["token_endpoint"] == server.token_url == f"{server.url}/token"
     assert body["grant_types_supported"] == ["urn:ietf:params:oauth:grant-type:jwt-bearer", "client_credentials"]
     assert body["token_endpoint_auth_methods_supported"] == ["none", "private_key_jwt"]
-    assert body["token_endpoint_auth_signing_alg_values_supported"] == ["RS256", "ES256"]
+    assert set(body["token_endpoint_auth_signing_alg_values_supported"]) == set(ALGORITHMS)
     assert email.utils.parsedate_to_datetime(answer.headers["Date"]).timestamp() == 1_800_000_000
 
 

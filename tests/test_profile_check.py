@@ -200,6 +200,56 @@ def test_a_key_table_that_no_profile_uses_is_told_only_where_all_profiles_are_lo
     assert len(look(text, "p")) == 1
 
 
+def test_what_a_key_table_names_beside_its_key_is_looked_at(look, tmp_path):
+    table = KEY.format(module="$MODULE") + "{}\n" + GOOD
+    for line, noun in (('public_key = "k.pem"', "public key"), ('certificate = "k.pem"', "certificate")):
+        (tmp_path / "k.pem").unlink(missing_ok=True)
+        (found,) = look(table.format(line))
+        assert (found.verdict, found.hint) == ("warning", "it has to be there where the profile is used")
+        assert found.text == f"the {noun} '{tmp_path / 'k.pem'}' is not there"
+        (tmp_path / "k.pem").write_text("no PEM")
+        (found,) = look(table.format(line))
+        assert found.verdict == "no"
+        assert f"line 4: {line.split()[0]} in [keys.k]: " in found.text
+    assert look(table.format('certificate = "pkcs11:token=t;object=k;type=cert"'))[0].verdict == "ok"
+
+
+@pytest.mark.parametrize(
+    ("named", "verdict", "words"),
+    [
+        ("device-born", "ok", ""),
+        ("device-bron", "no", "unknown policy 'device-bron'"),
+        ("own.toml", "warning", "is not there"),
+    ],
+)
+def test_a_policy_that_a_key_table_requires_is_one(look, named, verdict, words):
+    (found,) = look(KEY.format(module="$MODULE") + f'require = "{named}"\n' + GOOD)
+    assert (found.verdict, words in (found.text or "")) == (verdict, True)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('alg = ["RS256", "RS265"]', "line 4: alg in [keys.k]: 'RS265' is no signature algorithm"),
+        ('thumbprint = "x"', "line 4: thumbprint in [keys.k]: 'x' is no thumbprint"),
+        ("not_after = 2020-01-01", "refused by the rule keys.k.not_after"),
+    ],
+)
+def test_what_a_key_table_cannot_mean_is_a_no(look, line, words):
+    table = KEY.format(module="$MODULE") + line + "\n"
+    (found,) = look(table + GOOD)
+    assert (found.profile, found.verdict, words in found.text) == ("p", "no", True)
+    if "rule" not in words:  # which is asked where a key is used
+        assert (None, "no") in [each[:2] for each in look(table)]
+
+
+def test_tables_that_bind_the_same_key_to_different_algorithms_are_a_no(look):
+    second = '[keys.l]\nuri = "pkcs11:object=%6B;token=t"\nalg = "PS256"\n'
+    found = look(KEY.format(module="$MODULE") + f'alg = "RS256"\n{second}{GOOD}')
+    assert (found[0].profile, found[0].verdict) == ("p", "no")
+    assert "key tables bind one key to different algorithms: [keys.k] to RS256, [keys.l] to PS256" in found[0].text
+
+
 def test_a_table_that_is_wrong_is_told_whoever_is_asked_for(look):
     """It keeps every command from reading the file."""
     text = f'{GOOD}[profiles.q]\nkye = "k"\n[profiles.r]\nkey = "b"\n[keys.b]\nuri = "pkcs11:"\nallow = {{}}\n'

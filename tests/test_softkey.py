@@ -63,15 +63,15 @@ COMPANY = {
     "bag attributes": lambda text: b"Bag Attributes\n    friendlyName: x\nKey Attributes: <No Attributes>\n" + text,
     "public half before it": lambda text: public_pem("rsa") + text,
     "the same key twice": lambda text: text + pem("rsa", "old"),
-    "parameters of a curve before it": lambda text: b"-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n"
-    b"-----END EC PARAMETERS-----\n" + text,
+    "parameters of a curve before it": lambda text: (
+        b"-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n" + text
+    ),
     "a service account's json": lambda text: json.dumps(
         {"type": "service_account", "private_key_id": "1", "private_key": text.decode(), "client_email": "a@b"}
     ).encode(),
-    "json that escapes what it need not": lambda text: json.dumps({"private_key": text.decode()})
-    .replace("=", "\\u003d")
-    .replace("/", "\\/")
-    .encode(),
+    "json that escapes what it need not": lambda text: (
+        json.dumps({"private_key": text.decode()}).replace("=", "\\u003d").replace("/", "\\/").encode()
+    ),
 }
 
 
@@ -145,6 +145,13 @@ def altered_label(label: str) -> bytes:
     return pem("rsa").replace(b"PRIVATE KEY", label.encode())
 
 
+def mixed() -> bytes:
+    """A PKCS#1 file whose last number is not that of the key, so that signatures would be wrong."""
+    data = bytearray(der("rsa", "old"))
+    data[-1] ^= 1
+    return bytes(data)
+
+
 REFUSED = {
     "empty": (lambda: b" \n", "it is empty"),
     "public pem": (lambda: public_pem("rsa"), "PEM of PUBLIC KEY, a public half alone"),
@@ -190,15 +197,8 @@ REFUSED = {
     "utf-16": (lambda: pem("rsa").decode().encode("utf-16"), "UTF-16"),
     "words": (lambda: b"this is no key", "neither PEM nor DER"),
     "pgp": (lambda: b"-----BEGIN PGP PRIVATE KEY BLOCK-----\n\n-----END PGP PRIVATE KEY BLOCK-----\n", "PGP"),
-    "numbers of two keys": (lambda: mixed(), "no key that is sound"),
+    "numbers of two keys": (mixed, "no key that is sound"),
 }
-
-
-def mixed() -> bytes:
-    """A PKCS#1 file whose last number is not that of the key, so that signatures would be wrong."""
-    data = bytearray(der("rsa", "old"))
-    data[-1] ^= 1
-    return bytes(data)
 
 
 @pytest.mark.parametrize(("make", "words"), REFUSED.values(), ids=REFUSED)

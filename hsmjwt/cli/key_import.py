@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hsmjwt.custody.importing import ImportedKey, ImportWanted
 
 _LARGEST = 1024 * 1024  # bytes of a key's file
+_LONGEST_PATH = 512  # characters; the base64 of a key on P-256 has two hundred, of an RSA key a thousand and more
 _IMPORT = """Put a private key from a file onto the token, and print its URI.
 
 Takes PEM and DER: PKCS#8, PKCS#1, SEC1 and OpenSSH's format, encrypted ones too, and the JSON of a Google service
@@ -28,6 +29,7 @@ Examples:
   hsmjwt key import app.pem --key 'pkcs11:token=prod' --label github-app --remove-file
   hsmjwt key import AuthKey.p8 --key 'pkcs11:token=prod' --label apple --passphrase-source prompt
 """
+_FROM_VARIABLE = "out of a variable: printenv NAME | hsmjwt key import - …; what stands on a command line, others see"
 _NOT_BORN = "the key was not born on the device: copies may exist elsewhere, in backups and wherever its file has been"
 _VOUCHES = "overwriting vouches for no medium: journals, snapshots, backups and flash may still hold it"
 
@@ -63,6 +65,8 @@ def import_key(
     from hsmjwt.custody import importing, keyfile
 
     run.limit(shared.timeout)
+    if "\n" in path or "PRIVATE KEY" in path or len(path) > _LONGEST_PATH:
+        raise UsageError("FILE is to be the name of a file, and this looks like the key itself", hint=_FROM_VARIABLE)
     passphrase = _passphrase(flags.passphrase_source)
     if flags.remove_file and path == "-":
         raise UsageError("--remove-file names no file: the key comes from stdin", hint="leave one of them out")

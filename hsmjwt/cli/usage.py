@@ -12,13 +12,14 @@ from hsmjwt.hsm.uri import display
 from hsmjwt.nearest import nearest
 
 _JWT = re.compile(r"eyJ[\w-]{4,}(?:\.[\w-]*)*")
+_PEM = re.compile(r"(-----BEGIN [A-Z0-9 ]*-----).*", re.DOTALL)
 _EXTRA = re.compile(r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", re.DOTALL)
 _LONGEST_SHOWN = 80
 
 
 def shown(text: str) -> str:
-    """Return an argument as a message may show it, in quotes: no PIN of a URI, no token, one line, not too long."""
-    text = one_line(_JWT.sub("***", display(text)))
+    """Return an argument as a message may show it, in quotes: no PIN of a URI, no token, no key, one line, not too long."""
+    text = one_line(_JWT.sub("***", _PEM.sub(r"\1 ***", display(text))))
     return f"'{text}'" if len(text) <= _LONGEST_SHOWN else f"'{text[:_LONGEST_SHOWN]}…'"
 
 

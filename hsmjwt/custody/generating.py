@@ -123,40 +123,61 @@ class _Work:
     def _tidied(self, note: Unfinished) -> str | None:
         """Finish or remove what an earlier run has left; return the URI of a key that is what is asked for now."""
         marked = self._of(KeyUri(object=note.label, id=note.mark))
-        if note.final is not None:
-            return self._finished(note, marked)
-        names = ", ".join(self._uri(half) for half in marked)
-        if marked:
-            fault = DeviceError(f"what an interrupted run has left cannot be removed: {names}")
-            failed = removed((half.handle for half in marked), fault, note.label)
-            if failed is not fault:
-                if note.label == self._new.label:
-                    raise failed
-                self._around.warn(f"warning: {failed.message}")
-                return None
-            self._around.warn(f"removed what an interrupted run had left of a new key: {names}")
-        elif note.label == self._new.label:  # where a token took the id that was asked for, and no mark
-            self._hint = "an interrupted run may have left it: hsmjwt key delete removes it if nobody uses it"
-        self._notes.drop(note)
-        return None
+        if note.final is None:
+            if (
+                not marked and note.label == self._new.label
+            ):  # where a token took the id that was asked for, and no mark
+                self._hint = "an interrupted run may have left it: hsmjwt key delete removes it if nobody uses it"
+            return self._cleared(note, marked)
+        named = self._of(KeyUri(object=note.label, id=note.final))
+        if sum(half.kind == "private" for half in (*marked, *named)) == 1:
+            rename(marked, note.final)
+            try:
+                return self._finished(note)
+            except KeyFault as error:
+                self._around.warn(
+                    f"warning: the key '{note.label}', which an interrupted run made, is no good: {error}"
+                )
+            except HsmjwtError as error:
+                return self._failed(note, error)
+        return self._cleared(note, [*marked, *(half for half in named if self._is_public_half(half, note))])
 
-    def _finished(self, note: Unfinished, marked: list[KeyObject]) -> str | None:
-        """Give a key that had signed already the id that it was to have, and have it sign once more."""
+    def _finished(self, note: Unfinished) -> str | None:
+        """Have a key sign once more that has its last id by now, and keep it."""
         assert note.final is not None  # noqa: S101 - the caller has looked
-        rename(marked, note.final)
-        private = self._of(KeyUri(object=note.label, id=note.final, type="private"))
-        private = private or self._of(KeyUri(object=note.label, id=note.mark, type="private"))
+        found = [self._of(KeyUri(object=note.label, id=each, type="private")) for each in (note.final, note.mark)]
+        uri = self._uri((found[0] or found[1])[0])
+        self_test(self._devices, self._choice, uri, note.alg)
         self._notes.drop(note)
-        if len(private) != 1:  # somebody has removed it meanwhile
-            return None
-        uri = self._uri(private[0])
-        try:
-            self_test(self._devices, self._choice, uri, note.alg)
-        except HsmjwtError as error:
-            self._around.warn(f"warning: the key {uri}, which an interrupted run made, does not sign: {error.message}")
-            return None
         self._around.warn(f"finished the key that an interrupted run had made: {uri}")
         return uri if note.is_of(self._new) else None
+
+    def _is_public_half(self, half: KeyObject, note: Unfinished) -> bool:
+        """Tell whether an object holds the very public key that a note speaks of."""
+        if half.kind != "public":
+            return False
+        try:
+            return key_identifier(public_key_of(self._session, half)) == note.public
+        except KeyUnfitError:
+            return False
+
+    def _cleared(self, note: Unfinished, left: list[KeyObject]) -> None:
+        """Remove what is left of a key that was never handed out."""
+        names = ", ".join(self._uri(half) for half in left)
+        fault = DeviceError(f"what an interrupted run has left cannot be removed: {names}")
+        failed = removed((half.handle for half in left), fault, note.label)
+        if failed is not fault:
+            self._failed(note, failed)
+            return
+        if left:
+            self._around.warn(f"removed what an interrupted run had left of a new key: {names}")
+        self._notes.drop(note)
+
+    def _failed(self, note: Unfinished, error: HsmjwtError) -> None:
+        """Raise the error that keeps the note, unless another key is in hand."""
+        if note.label == self._new.label:
+            raise error
+        self._around.warn(f"warning: {error.message}")
 
     # What is there already.
 
@@ -238,8 +259,8 @@ class _Work:
         if self._new.id is not None and not pair.marked:
             return pair
         final = self._new.id or key_identifier(public)
-        self._notes.keep(msgspec.structs.replace(note, final=final))
-        if rename((pair.private, pair.public), final):
+        self._notes.keep(msgspec.structs.replace(note, final=final, public=key_identifier(public)))
+        if rename((pair.public, pair.private), final):
             return pair.named(final)
         self._notes.keep(note)
         return pair if self._new.id is None else None

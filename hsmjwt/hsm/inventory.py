@@ -9,6 +9,7 @@ import struct
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
+from hsmjwt.errors import DeviceError
 from hsmjwt.hsm import told
 from hsmjwt.hsm.attributes import mechanism_numbers
 from hsmjwt.hsm.binding import pkcs11
@@ -41,13 +42,18 @@ FLAGS_OF_PUBLIC: Final = {"verify": "VERIFY", "encrypt": "ENCRYPT", "wrap": "WRA
 _ULONG: Final = struct.Struct("@L")
 _NUMBERS: Final = frozenset({"CLASS", "KEY_TYPE", "KEY_GEN_MECHANISM"})
 _BOOLEANS: Final = frozenset({*FLAGS.values(), *FLAGS_OF_PUBLIC.values()})
-_RARE: Final = "ALLOWED_MECHANISMS"  # since PKCS#11 2.20: many a token does not know it
+_NEWER: Final = "ALLOWED_MECHANISMS"  # since PKCS#11 2.20: many a token does not know it
 _IDENTITY: Final = ("CLASS", "LABEL", "ID", "KEY_TYPE")
-_PRIVATE: Final = (*_IDENTITY, *FLAGS.values(), "KEY_GEN_MECHANISM", "START_DATE", "END_DATE", _RARE)
-_PUBLIC: Final = (*_IDENTITY, *FLAGS_OF_PUBLIC.values())
-_CERTIFICATE: Final = ("CLASS", "LABEL", "ID")
 _RSA: Final = ("MODULUS", "PUBLIC_EXPONENT")
 _CURVE: Final = ("EC_PARAMS", "EC_POINT")
+_DATES: Final = ("START_DATE", "END_DATE")
+_PRIVATE: Final = (
+    *(*_IDENTITY, *FLAGS.values(), "KEY_GEN_MECHANISM", *_DATES),
+    *(*_RSA, "EC_PARAMS", _NEWER),  # most private objects tell no point
+)
+_PUBLIC: Final = (*_IDENTITY, *FLAGS_OF_PUBLIC.values(), *_RSA, *_CURVE)
+_CERTIFICATE: Final = ("CLASS", "LABEL", "ID")
+_RARE: Final = (*_RSA, *_CURVE, _NEWER)  # what many keys lack
 _CLASSES: Final = {
     "private": (int(pkcs11.ObjectClass.PRIVATE_KEY), _PRIVATE),
     "public": (int(pkcs11.ObjectClass.PUBLIC_KEY), _PUBLIC),
@@ -133,15 +139,38 @@ class Inventory:
         rows = [(_cka(name), _packed(value)) for name, value in template.items()]
         direct = self._direct
         assert direct is not None  # noqa: S101 - _search sees to it
-        with translated("C_GetAttributeValue"):
-            found = direct.search(self._session.handle, rows, self._question(names))
-        return [Thing(number, _unpacked(names, values)) for number, values in found]
+        with translated("C_FindObjects"):
+            numbers = direct.find(self._session.handle, rows)
+        return [Thing(number, self._told(number, names)) for number in numbers]
 
     def _by_binding(self, template: Mapping[str, Any], names: tuple[str, ...]) -> list[Thing]:
         with translated("C_FindObjects"):
             handles = list(self._session.get_objects({pkcs11.Attribute[name]: it for name, it in template.items()}))
         self._handles |= {handle.handle: handle for handle in handles}
-        return [Thing(handle.handle, read_attributes(handle, names)) for handle in handles]
+        return [Thing(handle.handle, self._told(handle.handle, names)) for handle in handles]
+
+    def _told(self, number: int, names: tuple[str, ...]) -> dict[str, Any]:
+        """Ask an object; dates apart where asking for them fails, which SoftHSM does for those of a private object."""
+        try:
+            return self._answer(number, names)
+        except DeviceError as error:
+            if error.ckr != "CKR_GENERAL_ERROR" or not set(_DATES) & set(names):
+                raise
+        about = self._answer(number, tuple(name for name in names if name not in _DATES))
+        for name in _DATES:
+            try:
+                about |= self._answer(number, (name,))
+            except DeviceError as error:
+                if error.ckr != "CKR_GENERAL_ERROR":
+                    raise
+        return about
+
+    def _answer(self, number: int, names: tuple[str, ...]) -> dict[str, Any]:
+        if self._direct is None:
+            return read_attributes(self._handles[number], names)
+        with translated("C_GetAttributeValue"):
+            values = self._direct.read(self._session.handle, number, self._question(names))
+        return _unpacked(names, values)
 
     def _whole(self, kind: str, thing: Thing) -> Thing:
         """Ask for what only a key of this type has."""
@@ -156,18 +185,11 @@ class Inventory:
                 return thing
 
     def _more(self, thing: Thing, *names: str) -> Thing:
-        if self._direct is None:
-            about = read_attributes(self._handles[thing.number], names)
-        else:
-            with translated("C_GetAttributeValue"):
-                values = self._direct.read(self._session.handle, thing.number, self._question(names))
-            about = _unpacked(names, values)
-        return Thing(thing.number, {**thing.about, **about})
+        return Thing(thing.number, {**thing.about, **self._answer(thing.number, names)})
 
     def _question(self, names: tuple[str, ...]) -> Question:
         if names not in self._questions:
-            rare = _cka(_RARE) if _RARE in names else None
-            self._questions[names] = Question([_cka(name) for name in names], rare)
+            self._questions[names] = Question([_cka(name) for name in names], tuple(map(_cka, _RARE)))
         return self._questions[names]
 
 
@@ -200,7 +222,7 @@ def _unpacked(names: Iterable[str], values: Iterable[bytes | None]) -> dict[str,
         elif name in _NUMBERS:
             if len(data) == _ULONG.size:
                 about[name] = _ULONG.unpack(data)[0]
-        elif name == _RARE:
+        elif name == _NEWER:
             about[name] = mechanism_numbers(data)
         else:
             about[name] = data.decode("utf-8", "surrogateescape") if name == "LABEL" else data

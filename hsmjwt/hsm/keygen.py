@@ -312,7 +312,7 @@ def _lacking(new: NewKey, why: str, ckr: str | None = "CKR_MECHANISM_INVALID") -
 
 
 def rename(halves: Iterable[KeyObject], key_id: bytes) -> bool:
-    """Give the halves of a pair another id; return False where the token does not let ids change.
+    """Give the halves of a pair another id, one after the other; return False where the token does not let ids change.
 
     All of them have the one that they had then.
     """

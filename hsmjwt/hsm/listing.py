@@ -30,7 +30,8 @@ _KINDS: dict[Any, Kind] = {_PRIVATE: "private", _PUBLIC: "public"}
 _FIRST = ("CLASS", *NAMES, "KEY_TYPE")
 _FLAGS = ("SIGN", "SENSITIVE", "EXTRACTABLE", "NEVER_EXTRACTABLE", "LOCAL", "ALWAYS_AUTHENTICATE")
 _OF_LONE = ("LOCAL",)  # of a public key that belongs to no private one
-_SIZE: dict[Any, tuple[str, ...]] = {  # what tells the size, by type: asked of such keys alone, since some tokens tell nothing where one is absent
+# What tells a key's size, by its type: asked of such keys alone, since some tokens tell nothing where one is absent.
+_SIZE: dict[Any, tuple[str, ...]] = {
     int(pkcs11.KeyType.RSA): ("MODULUS",),
     int(pkcs11.KeyType.EC): ("EC_PARAMS",),
     int(pkcs11.KeyType.EC_EDWARDS): ("EC_PARAMS",),
@@ -77,7 +78,7 @@ class _Reader:
 
     def more(self, handle: Any, about: About, names: tuple[str, ...]) -> About:
         """Return what is known of a key with these attributes and what tells its size."""
-        return about | self.read(handle, names + _SIZE.get(about.get("KEY_TYPE"), ()))
+        return about | self.read(handle, (*names, *_SIZE.get(about.get("KEY_TYPE"), ())))
 
     def read(self, handle: Any, names: tuple[str, ...]) -> About:
         """Return an object's attributes; what it does not tell is absent."""
@@ -85,7 +86,7 @@ class _Reader:
             return read_attributes(handle, names)
         question = self._questions.get(names)
         if question is None:
-            question = self._questions[names] = Question(numbers(names), *numbers(("KEY_TYPE",)))
+            question = self._questions[names] = Question(numbers(names), numbers(("KEY_TYPE",)))
         return unpacked(names, self._direct.read(self._session.handle, handle, question))
 
 

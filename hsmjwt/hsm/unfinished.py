@@ -28,7 +28,7 @@ class Unfinished(msgspec.Struct, frozen=True):
     """A key that is being made, or was when its process died.
 
     `id` and `alg` are what was asked for. `final` is None until the key has signed; from then on it is the id that both
-    halves are to have.
+    halves are to have, and `public` tells the public key (RFC 7093, section 2, method 1).
     """
 
     label: str
@@ -38,6 +38,7 @@ class Unfinished(msgspec.Struct, frozen=True):
     id: bytes | None
     time: float
     final: bytes | None = None
+    public: bytes | None = None
 
     def is_of(self, new: NewKey) -> bool:
         """Tell whether this is the very key that is asked for now."""

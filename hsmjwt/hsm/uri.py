@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from typing import Any, Literal, get_args
 from urllib.parse import quote, unquote_to_bytes
@@ -184,7 +183,6 @@ def parse(text: str) -> KeyUri:
     return KeyUri(**{name.replace("-", "_"): value for name, value in known.items()}, unknown=unknown)
 
 
-@functools.lru_cache(maxsize=16)  # a listing asks for each of its rows
 def format_token_uri(token: TokenInfo, slot_id: int | None = None) -> str:
     """Write the URI that selects a token: token, serial, and slot-id where the caller needs it to tell two apart.
 

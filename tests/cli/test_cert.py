@@ -209,7 +209,7 @@ def test_a_certificate_lies_beside_its_key(quick, k1, files):
     pem = issue(k1)
     uri = made(quick("cert", "import", files(pem), K1)).strip()
     assert re.fullmatch(r"pkcs11:token=t1;serial=\w+;object=k1;id=%01;type=cert", uri)
-    (row,) = json.loads(quick("key", "list", "--key", "pkcs11:token=t1", "--json").out)
+    (row,) = json.loads(made(quick("key", "list", "--key", "pkcs11:token=t1", "--json")))
     assert row["has_certificate"] is True
     for words in ((K1,), (uri,), (K1, "--pin-source", "none"), (f"{K1};type=public",)):
         assert made(quick("cert", "show", *words, "--pem")) == pem

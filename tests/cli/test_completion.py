@@ -76,7 +76,7 @@ def values(lines: list[str]) -> list[str]:
         ("hsmjwt token ", PROFILES),
         ("hsmjwt token ad", ["adobe"]),
         ("hsmjwt token --json ", PROFILES),
-        ("hsmjwt jwks ", [*TABLES, *PROFILES]),
+        ("hsmjwt jwks ", [*TABLES, *PROFILES, "pkcs11:token=t1;object=k1"]),
         ("hsmjwt jwks keys.adobe --json mis", ["misspelt"]),
         ("hsmjwt token 'two ", ["two words"]),
         ('hsmjwt token "two ', ["two words"]),

@@ -37,6 +37,8 @@ PASSING = (  # what differs from run to run, in the order in which it is replace
     (r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "<UUID>"),
     (r"(?<=\"n\": \")[\w-]{342}", "<MODULUS>"),
     (r"(?<=\"kid\": \")[\w-]{43}|(?<=thumbprint  )[\w-]{43}|(?<=\"thumbprint\": \")[\w-]{43}", "<THUMBPRINT>"),
+    (r"(?<=^serial  )[0-9A-F]+|(?<=\"serial\": \")[0-9A-F]{30,40}", "<NUMBER>"),
+    (r"(?<=^x5t#S256  )[\w-]{43}|(?<=\"x5t#S256\": \")[\w-]{43}", "<SHA256>"),
     (r"MII[\w+/=\\]{50,}(?:(?:\n|\\n)[\w+/=]+)*", "<BASE64>"),
     (r"/[\w/.-]+/libsofthsm2\.so", "<MODULE>"),
     (r"127\.0\.0\.1:\d+", "127.0.0.1:<PORT>"),

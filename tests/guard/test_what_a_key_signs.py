@@ -42,10 +42,9 @@ def fits(message: bytes) -> list[str]:
     for purpose in PURPOSES:
         try:
             check_message(purpose, message)
-        except PolicyError as error:
-            assert error.message.startswith("refused by the rule what-a-key-signs: ")
-        else:
-            found.append(purpose)
+        except PolicyError:
+            continue
+        found.append(purpose)
     return found
 
 
@@ -223,7 +222,8 @@ def test_bytes_are_signed_where_they_are_made_and_by_no_command():
 @pytest.mark.parametrize("typ", [TRANSCRIPT_TYP, "application/HSMJWT-x"])
 @pytest.mark.parametrize("verb", ["sign", "token", "header"])
 def test_no_command_signs_a_type_of_ours(hsmjwt, verb, typ):
-    call = (verb, "--iss", "i", "--aud", "a", "--token-url", "http://127.0.0.1:9/token", "--typ", typ)
+    url = () if verb == "sign" else ("--token-url", "http://127.0.0.1:9/token")
+    call = (verb, "--iss", "i", "--aud", "a", *url, "--typ", typ)
     refused(hsmjwt(*call), 2, "is reserved for what hsmjwt itself signs")
     refused(hsmjwt(*call[:-2], "--header", f"typ={typ}"), 2, "is reserved for what hsmjwt itself signs")
 

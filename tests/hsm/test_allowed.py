@@ -121,6 +121,18 @@ def test_a_key_that_is_bound_to_ps256_signs_nothing_else(bound, sign, patched):
         assert "hint: it signs PS256" in other.err
 
 
+@pytest.mark.parametrize(("mechanism", "name"), [("SHA256_RSA_PKCS_PSS", "PS256"), ("SHA512_RSA_PKCS", "RS512")])
+def test_a_key_that_is_bound_to_an_algorithm_signs_it_where_nobody_names_one(bound, sign, patched, mechanism, name):
+    bound("RSA", mechanism)
+    done = sign("-", HSMJWT_KEY=BOUND)
+    assert done.code == 0, done.err
+    pem = patched("-", "key", "export", BOUND, HSMJWT_KEY=None).out
+    assert jwt.get_unverified_header(done.out.strip())["alg"] == name
+    assert jwt.decode(done.out.strip(), pem, [name], audience="a")["iss"] == "i"
+    doctor = patched("-", "doctor", HSMJWT_KEY=BOUND)
+    assert f"mechanism  {name} by CKM_{mechanism}\n" in doctor.out
+
+
 def test_a_key_that_allows_no_signature_at_all_says_so(bound, sign):
     bound("RSA", "RSA_PKCS_OAEP", *(f"AES_{mode}" for mode in ("ECB", "CBC", "CTR", "GCM", "CCM", "CTS", "OFB", "MAC")))
     done = sign("-", "--alg", "RS256", HSMJWT_KEY=BOUND)

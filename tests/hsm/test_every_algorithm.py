@@ -11,6 +11,7 @@ import pytest
 from joserfc import jwk as rfc_jwk
 from joserfc import jwt as rfc_jwt
 
+from hsmjwt.demo import Client, DemoServer
 from hsmjwt.hsm.ways import WAYS
 from hsmjwt.jose.algorithms import ALGORITHMS
 
@@ -320,3 +321,28 @@ for label in ("k1", "p256", "p384", "p521", "ed25519"):
         "p521 True ec 521 P-521 []",
         "ed25519 True ed25519 256 Ed25519 []",
     ], done
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_a_server_gives_a_token_for_an_assertion_by_every_algorithm(run, name):
+    with DemoServer([Client(client_id="ci", public_key_pem=exported(run, name))]) as server:
+        for grant in ("jwt-bearer", "client-assertion"):
+            flags = (
+                "--token-url",
+                server.token_url,
+                "--client-id",
+                "ci",
+                "--grant",
+                grant,
+                "--iss",
+                "ci",
+                "--sub",
+                "ci",
+            )
+            done = run("-", name, "token", *flags, "--aud", server.token_url, "--alg", name, "--fresh")
+            assert (done.code, done.err) == (0, ""), done.err
+            assert done.out.startswith("demo_")
+        if name != "ES256":
+            other = run("-", "ES256", "token", *flags, "--aud", server.token_url, "--alg", "ES256", "--fresh")
+            assert (other.code, other.out) == (10, "")
+            assert "alg is not for the registered key" in other.err

@@ -1,4 +1,4 @@
-"""Import on tokens that lack something, refuse something or die at it: by which way a key comes in, and what is left."""
+"""Import on tokens that lack something, refuse something or die at it: which way a key comes in, and what is left."""
 
 from __future__ import annotations
 
@@ -273,15 +273,14 @@ def test_an_import_that_is_killed_is_finished_by_the_next_one(bring, listed, mom
 
 DEAD = """
 import os, pkcs11, sys
-lib = pkcs11.lib(os.environ["HSMJWT_MODULE"])
+lib, attribute = pkcs11.lib(os.environ["HSMJWT_MODULE"]), pkcs11.Attribute
+private = {attribute.LABEL: "new", attribute.CLASS: pkcs11.ObjectClass.PRIVATE_KEY}
 with lib.get_token(token_label="t1").open(rw=True, user_pin=sys.argv[1]) as session:
-    (half,) = session.get_objects({pkcs11.Attribute.LABEL: "new", pkcs11.Attribute.CLASS: pkcs11.ObjectClass.PRIVATE_KEY})
-    told = half.get_attributes([pkcs11.Attribute.ID, pkcs11.Attribute.EC_PARAMS])
+    (half,) = session.get_objects(private)
+    told = half.get_attributes([attribute.ID, attribute.EC_PARAMS])
     half.destroy()
-    attribute = pkcs11.Attribute
-    session.create_object({attribute.CLASS: pkcs11.ObjectClass.PRIVATE_KEY, attribute.KEY_TYPE: pkcs11.KeyType.EC,
-        attribute.TOKEN: True, attribute.PRIVATE: True, attribute.SIGN: True, attribute.LABEL: "new",
-        attribute.ID: told[attribute.ID], attribute.EC_PARAMS: told[attribute.EC_PARAMS], attribute.VALUE: bytes(31) + b"\\1"})
+    more = {attribute.KEY_TYPE: pkcs11.KeyType.EC, attribute.TOKEN: True, attribute.PRIVATE: True, attribute.SIGN: True}
+    session.create_object({**private, **more, **told, attribute.VALUE: bytes(31) + b"\\1"})
 """
 
 

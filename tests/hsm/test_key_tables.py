@@ -77,6 +77,8 @@ COMMANDS = {
     "token": ("token", *SERVER),
     "header": ("header", *SERVER),
     "exec": ("exec", *SERVER, "--", "true"),
+    "cert csr": ("cert", "csr", "--subject", "CN=x", "--alg", "PS256"),
+    "cert self-signed": ("cert", "self-signed", "--subject", "CN=x", "--alg", "PS256"),
 }
 
 
@@ -98,10 +100,10 @@ def test_another_algorithm_is_refused_however_the_key_is_named(run, config, comm
     assert run.signed() == 0
 
 
-@pytest.mark.parametrize("command", ["header", "exec"])
+@pytest.mark.parametrize("command", ["header", "exec", "cert csr", "cert self-signed"])
 def test_every_command_that_signs_keeps_to_it(run, config, command):
-    verb, *rest = COMMANDS[command]
-    done = run(verb, "--config", config(table("bound", K1, 'alg = "RS256"')), *rest, HSMJWT_KEY=SPELLINGS[0])
+    file = config(table("bound", K1, 'alg = "RS256"'))
+    done = run(*COMMANDS[command], HSMJWT_CONFIG=file, HSMJWT_KEY=SPELLINGS[0])
     assert (done.code, done.out) == (8, "")
     assert "keys.bound.alg" in done.err
     assert run.signed() == 0
@@ -310,6 +312,14 @@ def test_a_table_may_say_that_nobody_verifies_and_is_warned_each_time(curve, sig
     assert len(signature) == 64
 
 
+def test_a_certificate_needs_the_public_half_whatever_the_table_says(curve, run, config):
+    file = config(table("curve", CURVE, "unverified = true"))
+    done = run("cert", "csr", "--key", "keys.curve", "--subject", "CN=x", "--config", file)
+    assert (done.code, done.out) == (6, "")
+    assert "nobody knows the public half of the key" in done.err
+    assert run.signed() == 0
+
+
 def test_what_can_be_verified_is_verified_whatever_the_table_says(run, config):
     file = config(table("k", K1, "unverified = true"))
     done = run("sign", "--iss", "i", "--aud", "a", "--config", file)
@@ -327,7 +337,7 @@ def test_an_unknown_public_half_has_no_thumbprint_to_compare(curve, sign, run):
 
 
 def test_a_required_policy_holds_or_nothing_is_signed_however_the_key_is_named(run, config, tmp_path):
-    (tmp_path / "never.toml").write_text('description = "x"\n[sensitive]\nis = false\nwhy = "a test"\n')
+    (tmp_path / "never.toml").write_text('description = "x"\n[rules.sensitive]\nis = false\nwhy = "a test"\n')
     for policy, code in (("never.toml", 8), ("imported", 0)):
         file = config(table("k", K1, f'require = "{policy}"'))
         for key in ("keys.k", SPELLINGS[0]):

@@ -465,6 +465,51 @@ def test_halves_with_two_ids_are_one_key_again(patched, hsmjwt, objects, notes):
     assert notes() == []
 
 
+LOSES = """
+import os, sys, patched
+nth, *argv = sys.argv[1:]
+renamed = []
+def make(before):
+    def call(session, thing, *rest):
+        renamed.append(1)
+        if len(renamed) < int(nth):
+            return before(session, thing, *rest)
+        patched.real("destroy")(session, thing)
+        os.kill(os.getpid(), 9)
+    return call
+patched.replace("setattribute", make)
+sys.argv = ["hsmjwt", *argv]
+from hsmjwt.cli.main import entry
+entry()
+"""
+
+
+@pytest.mark.parametrize("nth", ["1", "2"])
+@pytest.mark.parametrize("key_id", [(), ("--id", "9c")])
+def test_a_half_whose_file_is_lost_while_it_gets_its_id_takes_the_other_one_with_it(
+    patched, objects, notes, nth, key_id
+):
+    assert patched("-", "-c", LOSES, nth, *CURVE, "--label", "new", *key_id).code == -9
+    assert (len(objects()), len(notes())) == (1, 1)
+    done = patched("-", *CURVE, "--label", "new", *key_id)
+    assert done.code == 0, done.err
+    assert "removed what an interrupted run had left of a new key" in done.err
+    assert whole(objects) == parse(done.out.strip()).id.hex()
+    assert notes() == []
+
+
+def test_a_token_that_fails_meanwhile_loses_no_key_that_had_signed(patched, hsmjwt, objects, notes):
+    assert patched("setattribute!", *CURVE, "--label", "new").code == -9
+    done = patched("sign=0x30", *CURVE, "--label", "new")
+    assert (done.code, done.out) == (7, "")
+    assert "CKR_DEVICE_ERROR" in done.err
+    assert len(notes()) == 1
+    done = hsmjwt(*CURVE, "--label", "new")
+    assert done.code == 0
+    assert "finished the key" in done.err
+    assert (whole(objects), notes()) == (parse(done.out.strip()).id.hex(), [])
+
+
 def test_a_key_that_was_finished_and_is_not_what_is_asked_for_now_is_in_the_way(patched, hsmjwt, objects):
     assert patched("setattribute!", *CURVE, "--label", "new").code == -9
     done = hsmjwt(*GENERATE, "--label", "new")

@@ -1,0 +1,398 @@
+"""`hsmjwt key rotate`: a new key is put into use once the provider takes it, and never before."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli.checks import refused
+from cryptography import x509
+from servers.granting import granted, write_config
+from servers.scripted import Server, json_reply
+
+from hsmjwt.demo import Client, DemoServer
+
+CONFIG = """\
+# kept: to the byte
+[keys.svc]
+uri = "pkcs11:token=t1;object=k1"   # which key
+{table}
+[profiles.svc]
+key = "svc"
+client_id = "ci"
+issuer = "ci"
+token_url = "{url}"
+{more}"""
+
+
+class Case:
+    """A config whose profile `svc` signs with k1, and a server that reads the JWK set which is published."""
+
+    def __init__(self, folder: Path, quick, url: str) -> None:
+        self.folder, self.quick, self.url = folder, quick, url
+        self.web = folder / "web"
+        self.web.mkdir(exist_ok=True)
+        self.write()
+
+    def write(self, table: str = "", more: str = "", uri: str = "pkcs11:token=t1;object=k1") -> None:
+        text = CONFIG.format(url=self.url, table=table, more=more).replace("pkcs11:token=t1;object=k1", uri)
+        self.config = Path(write_config(self.folder, text))
+
+    def __call__(self, *args: str, **environ: str | None):
+        return self.quick(*args, HSMJWT_CONFIG=str(self.config), HSMJWT_KEY=None, **environ)
+
+    def rotate(self, *args: str, **environ: str | None):
+        return self("key", "rotate", "svc", *args, **environ)
+
+    def state(self, *args: str) -> dict[str, Any]:
+        done = self.rotate("--json", *args)
+        assert done.code == 0, done.err
+        value: dict[str, Any] = json.loads(done.out)
+        return value
+
+    def uri(self) -> str:
+        return next(line.split('"')[1] for line in self.config.read_text().splitlines() if line.startswith("uri = "))
+
+    def published(self, folder: Path | None = None) -> list[str]:
+        return [each["kid"] for each in json.loads(((folder or self.web) / "jwks.json").read_text())["keys"]]
+
+    def thumbprint(self, uri: str) -> str:
+        return str(json.loads(self("key", "show", uri, "--json").out)["thumbprint"])
+
+    def labels(self) -> list[str]:
+        rows = json.loads(self("key", "list", "--key", "pkcs11:token=t1", "--json").out)
+        return sorted(row["label"] for row in rows)
+
+
+@pytest.fixture
+def case(tmp_path, quick) -> Iterator[Case]:
+    """The server trusts what `web/jwks.json` holds at each request, k1 at first."""
+    made = Case(tmp_path, quick, "http://127.0.0.1:1/token")
+    (made.web / "jwks.json").write_text(made("jwks", "keys.svc").out)
+    with DemoServer([Client(client_id="ci", jwks=str(made.web / "jwks.json"))]) as server:
+        made.url = server.token_url
+        made.write()
+        yield made
+
+
+@pytest.fixture
+def refusing(tmp_path, quick) -> Iterator[tuple[Case, Server]]:
+    """A server that answers as the test tells it to."""
+    with Server() as server:
+        yield Case(tmp_path, quick, server.url), server
+
+
+def test_one_run_makes_publishes_tries_and_switches_where_the_server_reads_what_is_published(case):
+    old_text, old = case.config.read_text(), case.thumbprint("pkcs11:token=t1;object=k1")
+    assert case("token", "svc").code == 0
+    state = case.state("--out", str(case.web), "--grace", "1h")
+    day = time.strftime("%Y-%m-%d", time.gmtime())
+    assert (state["step"], state["label"], state["kind"], state["alg"]) == (
+        "switched",
+        f"k1-{day}",
+        "rsa:2048",
+        "RS256",
+    )
+    new = case.uri()
+    assert new == state["new"]["uri"]
+    assert f"object=k1-{day};" in new
+    assert case.config.read_text() == old_text.replace("pkcs11:token=t1;object=k1", new)
+    assert case.published() == [old, case.thumbprint(new)] == [state["old"]["thumbprint"], state["new"]["thumbprint"]]
+    certificate = x509.load_pem_x509_certificate((case.web / "certificate.pem").read_bytes())
+    assert certificate.subject.rfc4514_string() == f"CN=k1-{day}"
+    assert case("verify", case("sign", "svc").out.strip(), "--public-key", str(case.web / "public.pem")).code == 0
+    fresh = case("token", "svc", "--json")
+    assert json.loads(fresh.out)["cached"] is False
+
+
+def test_in_the_grace_both_are_published_and_after_it_the_new_one_alone(case):
+    state = case.state("--out", str(case.web), "--grace", "2s")
+    assert (state["step"], len(case.published())) == ("switched", 2)
+    assert case.state()["step"] == "switched"
+    assert "the old key stays published until" in case.rotate().out
+    time.sleep(2.2)
+    done = case.state()
+    assert (done["step"], done["old_deleted"]) == ("retired", False)
+    assert case.published() == [state["new"]["thumbprint"]]
+    assert len(case.labels()) == 2
+    assert case("token", "svc", "--fresh").code == 0
+
+
+def test_the_old_key_is_deleted_where_that_is_asked_for_and_confirmed(case):
+    case.state("--out", str(case.web), "--grace", "0")
+    assert case.state("--delete-old", "--yes")["old_deleted"] is True
+    assert case.labels() == [f"k1-{time.strftime('%Y-%m-%d', time.gmtime())}"]
+    refused(case.rotate("--delete-old", "--yes"), 2, "has left an old key to delete")
+    assert len(case.labels()) == 1
+
+
+def test_without_a_yes_nothing_is_deleted_and_no_new_rotation_begins(case):
+    case.state("--out", str(case.web), "--grace", "0")
+    done = case.rotate("--delete-old")
+    assert (done.code, done.out) == (2, "")
+    assert "there is no terminal on which to ask" in done.err
+    assert len(case.labels()) == 2
+    assert case.state("--delete-old", "--yes")["step"] == "retired"
+
+
+def test_an_old_key_that_somebody_deleted_is_gone_all_the_same(case):
+    case.state("--out", str(case.web), "--grace", "0")
+    assert case("key", "delete", "pkcs11:token=t1;object=k1", "--yes").code == 0
+    assert case.state("--delete-old", "--yes")["old_deleted"] is True
+
+
+def test_delete_old_deletes_nothing_in_the_grace(case):
+    assert case.state("--out", str(case.web), "--grace", "1h", "--delete-old", "--yes")["step"] == "switched"
+    assert len(case.labels()) == 2
+
+
+def test_the_next_rotation_begins_from_the_new_key_and_cuts_the_old_day_off(case):
+    first = case.state("--out", str(case.web), "--grace", "0")
+    second = case.state("--out", str(case.web), "--grace", "0")
+    assert second["old"] == first["new"]
+    assert second["label"] == f"{first['label']}.2"
+    third = case.state("--out", str(case.web), "--grace", "0")
+    assert third["label"] == f"{first['label']}.3"
+    assert case.published() == [third["new"]["thumbprint"]]
+
+
+def test_keys_of_others_in_the_published_set_stay(case):
+    other = {"kty": "EC", "crv": "P-256", "x": "eA", "y": "eQ", "kid": "other", "odd": [1]}
+    there = json.loads((case.web / "jwks.json").read_text())["keys"]
+    (case.web / "jwks.json").write_text(json.dumps({"keys": [other, *there]}))
+    case.state("--out", str(case.web), "--grace", "0")
+    keys = json.loads((case.web / "jwks.json").read_text())["keys"]
+    assert keys[0] == other
+    assert [each["kid"] for each in keys[1:]] == [case.thumbprint(case.uri())]
+
+
+def test_a_provider_that_takes_the_old_key_alone_keeps_it_in_use_until_it_knows_the_new_one(case, tmp_path):
+    """As one to whose console the key is to be uploaded: the folder is none that it reads."""
+    before = case.config.read_text()
+    for _ in range(2):
+        done = case.rotate("--grace", "0")
+        refused(done, 10, "signature does not verify", hint="nothing was switched: upload what it wants of ")
+    assert case.config.read_text() == before
+    assert case("token", "svc").code == 0
+    assert len(case.labels()) == 2  # the second run took the first one's key
+    jwks = Path(done.err.partition("upload what it wants of ")[2].partition(",")[0])
+    assert jwks.is_relative_to(tmp_path)
+    (case.web / "jwks.json").write_text(jwks.read_text())  # the upload
+    assert case.state()["step"] == "retired"
+    assert case.thumbprint(case.uri()) == case.published(jwks.parent)[0]
+
+
+def test_a_server_that_is_not_there_keeps_the_old_key_and_the_state(refusing):
+    case, server = refusing
+    before = case.config.read_text()
+    server.replies = [json_reply({"error": "temporarily_unavailable"}, status=503)] * 20
+    refused(case.rotate("--timeout", "6s"), 9)
+    assert case.config.read_text() == before
+    server.replies = [granted()]
+    assert case.state()["step"] == "switched"
+
+
+def test_the_exchange_that_tries_the_new_key_is_a_real_one_and_never_the_cache(refusing):
+    case, server = refusing
+    server.replies = [granted(), granted(), granted()]
+    assert case("token", "svc").code == 0
+    assert case.state()["step"] == "switched"
+    assert len(server.requests) == 2
+    assert case("token", "svc").code == 0
+    assert len(server.requests) == 3  # the new key has no cached token yet
+
+
+def test_all_profiles_of_the_table_must_be_taken(refusing):
+    case, server = refusing
+    signs = '[profiles.c]\nkey = "svc"\nissuer = "c"\naudience = "x"\n'
+    case.write(more=f'[profiles.b]\nkey = "svc"\nissuer = "b"\ntoken_url = "{case.url}"\n{signs}')
+    before = case.config.read_text()
+    server.replies = [granted(), json_reply({"error": "invalid_grant"}, status=400)]
+    refused(case.rotate(), 10, "invalid_grant")
+    assert case.config.read_text() == before
+    server.replies = [granted(), granted()]
+    assert case.state()["step"] == "switched"
+
+
+@pytest.mark.parametrize("where", ["svc", "other"])
+def test_a_protected_key_is_never_rotated(case, where):
+    table = "protected = true\n"
+    case.write(table=table if where == "svc" else f'[keys.other]\nuri = "pkcs11:token=t1;id=%01"\n{table}')
+    refused(case.rotate(), 8, f"[keys.{where}]", "may not be rotated", hint="protected = true")
+    assert case.labels() == ["k1"]
+
+
+def test_a_kid_that_the_provider_gave_is_asked_for_and_then_changed_with_the_key(case):
+    case.write(more='kid = "given-1"\n')
+    keys = json.loads((case.web / "jwks.json").read_text())
+    keys["keys"][0]["kid"] = "given-1"
+    (case.web / "jwks.json").write_text(json.dumps(keys))
+    assert case("token", "svc").code == 0
+    refused(
+        case.rotate("--out", str(case.web)), 2, "sends the kid 'given-1', which names the old key", hint="--kid TEXT"
+    )
+    assert case.published() == ["given-1", case.thumbprint(f"pkcs11:token=t1;object={case.labels()[1]}")]
+    state = case.state("--kid", "given-2", "--grace", "0")
+    assert state["step"] == "retired"
+    assert case.published() == ["given-2"]
+    assert 'kid = "given-2"\n' in case.config.read_text()
+    assert case("token", "svc", "--fresh").code == 0
+
+
+def test_a_kid_that_is_the_thumbprint_follows_the_key(case):
+    case.write(more=f'headers = {{ kid = "{case.thumbprint("pkcs11:token=t1;object=k1")}" }}\n')
+    assert case.state("--out", str(case.web), "--grace", "0")["step"] == "retired"
+    assert f'headers = {{ kid = "{case.thumbprint(case.uri())}" }}\n' in case.config.read_text()
+    assert case("token", "svc", "--fresh").code == 0
+
+
+def test_what_else_the_table_says_of_the_key_changes_with_it(case):
+    (case.folder / "old.pem").write_text(case("key", "export", "keys.svc").out)
+    thumbprint = case.thumbprint("pkcs11:token=t1;object=k1")
+    case.write(table=f'thumbprint = "{thumbprint}"\npublic_key = "old.pem"\nrequire = "device-born"\nalg = "RS256"\n')
+    assert case("token", "svc").code == 0
+    case.state("--out", str(case.web), "--grace", "0")
+    text = case.config.read_text()
+    assert f'thumbprint = "{case.thumbprint(case.uri())}"\npublic_key = "{case.web}/public.pem"\n' in text
+    assert case("token", "svc", "--fresh").code == 0
+
+
+def test_the_certificate_of_the_table_is_renewed_and_published_in_the_set(case):
+    assert case("cert", "self-signed", "keys.svc", "--subject", "CN=svc,O=Example Inc.,C=NO").code == 0
+    (case.folder / "old.pem").write_text(case("cert", "self-signed", "keys.svc", "--subject", "CN=svc,O=X,C=NO").out)
+    case.write(table='certificate = "old.pem"\n')
+    case.state("--out", str(case.web), "--grace", "1h")
+    assert f'certificate = "{case.web}/certificate.pem"\n' in case.config.read_text()
+    certificate = x509.load_pem_x509_certificate((case.web / "certificate.pem").read_bytes())
+    assert certificate.subject.rfc4514_string() == "CN=svc,O=X,C=NO"
+    old, new = json.loads((case.web / "jwks.json").read_text())["keys"]
+    assert (len(old["x5c"]), len(new["x5c"])) == (1, 1)
+
+
+def test_a_key_that_is_there_already_can_be_rotated_to(case, token):
+    token.make_key("spare", "05")
+    refused(case.rotate("--to", "pkcs11:token=t1;object=k1"), 2, "--to names the key that is in use already")
+    refused(case.rotate("--to", "pkcs11:token=t1;object=none"), 6, "no key fits")
+    state = case.state("--to", "pkcs11:token=t1;object=spare", "--out", str(case.web), "--grace", "1h")
+    assert (state["step"], state["label"]) == ("switched", None)
+    assert "object=spare;id=%05" in case.uri()
+    assert case.labels() == ["k1", "spare"]
+
+
+def test_a_key_that_the_table_forbids_is_not_switched_to(case, token):
+    case.write(table='require = "fips-186-5"\n')
+    token.make_key("spare", "05")
+    done = case.rotate("--to", "pkcs11:token=t1;object=spare", "--out", str(case.web))
+    if done.code == 0:  # the token's keys pass: the rule is one that an imported key breaks
+        pytest.skip("this token's own key passes the policy")
+    refused(done, 8)
+    assert case.uri() == "pkcs11:token=t1;object=k1"
+
+
+def test_a_key_past_its_day_is_rotated_and_the_switch_waits_for_the_new_day(case):
+    case.write(table="not_after = 2024-01-01\n")
+    refused(case.rotate("--out", str(case.web)), 8, "keys.svc.not_after")
+    assert case.uri() == "pkcs11:token=t1;object=k1"
+    assert len(case.labels()) == 2
+    case.config.write_text(case.config.read_text().replace("2024", "2034"))
+    assert case.state()["step"] == "switched"
+
+
+def test_a_config_that_cannot_be_written_gets_the_lines_told_and_is_taken_as_the_user_writes_it(case):
+    fresh = Path(f"{case.config}.new")
+    fresh.mkdir()  # in the way of the new file, also for root
+    done = case.rotate("--out", str(case.web), "--grace", "0")
+    refused(done, 3, "cannot be written", "the switch is yours to make", hint='keys.svc.uri = "pkcs11:token=t1;')
+    assert case.uri() == "pkcs11:token=t1;object=k1"
+    label = case.labels()[1]
+    case.write(uri=f"pkcs11:object={label};token=t1")
+    before = case.config.read_text()
+    assert case.state()["step"] == "retired"
+    assert case.config.read_text() == before
+
+
+def test_a_rotation_that_has_not_switched_can_be_given_up(case):
+    old = case.published()
+    case.write(more='kid = "given"\n')
+    refused(case.rotate("--out", str(case.web)), 2, "sends the kid")
+    assert len(case.published()) == 2
+    done = case.rotate("--abandon")
+    assert (done.code, done.err) == (0, "")
+    assert "hsmjwt key delete 'pkcs11:token=t1;" in done.out
+    assert len(case.published()) == len(old)
+    refused(case.rotate("--abandon"), 2, "no rotation of the profile 'svc' is under way")
+    case.write()
+    case.state("--out", str(case.web))
+    refused(case.rotate("--abandon"), 2, "no rotation of the profile 'svc' is under way")
+
+
+def test_another_wish_than_the_one_under_way_is_refused(case, tmp_path, token):
+    token.make_key("spare", "05")
+    case.write(more='kid = "given"\n')
+    assert case.rotate("--out", str(case.web)).code == 2
+    refused(case.rotate("--out", str(tmp_path)), 2, f"--out: this rotation publishes in '{case.web}'")
+    refused(case.rotate("--to", "pkcs11:token=t1;object=spare"), 2, "--to: this rotation is to pkcs11:token=t1;")
+    case.write(uri="pkcs11:token=t1;object=spare")
+    refused(case.rotate(), 3, "is neither the old nor the new one", hint="--abandon gives it up")
+
+
+@pytest.mark.parametrize(
+    ("uri", "table", "code", "words"),
+    [
+        ("pkcs11:token=t1", "", 3, "names no key in particular"),
+        ("pkcs11:token=t1;object=k1", 'alg = ["RS256", "PS256"]\n', 3, "lists several algorithms"),
+        ("pkcs11:token=t1;object=no", "", 6, "no key fits"),
+        ("pkcs11:token=t9;object=k1", "", 4, "no token fits"),
+    ],
+)
+def test_what_cannot_be_rotated_is_said_before_anything_is_made(case, uri, table, code, words):
+    case.write(table=table, uri=uri)
+    refused(case.rotate(), code, words)
+    assert case.labels() == ["k1"]
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        ((), 2, "no profile is named"),
+        (("nobody",), 3, "no profile 'nobody'"),
+        (("svc", "--grace", "soon"), 2, "--grace: "),
+        (("svc", "--yes"), 2, "--yes is for --delete-old"),
+        (("svc", "--abandon", "--delete-old"), 2, "--abandon goes with none of the other flags"),
+        (("svc", "--to", "keys.none"), 3, "there is no key table 'none'"),
+        (("svc", "--delete-old"), 2, "has left an old key to delete"),
+        (("svc", "--key", "pkcs11:"), 2, "there is no flag '--key'"),
+    ],
+)
+def test_a_call_that_cannot_be_meant(case, args, code, words):
+    refused(case("key", "rotate", *args), code, words)
+    assert case.labels() == ["k1"]
+
+
+def test_a_profile_without_a_key_table_has_nothing_to_switch(case):
+    case.config.write_text(case.config.read_text().replace('key = "svc"\n', ""))
+    done = case.quick("key", "rotate", "svc", HSMJWT_CONFIG=str(case.config))
+    refused(done, 3, "names no key table, so there is nothing to switch")
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"version": 1', '"x"'])
+def test_a_state_that_makes_no_sense_is_not_guessed_at(case, text):
+    case.state("--out", str(case.web))
+    (path,) = (Path(case.folder) / "token/home/.local/state/hsmjwt/rotation").glob("*.json")
+    assert path.stat().st_mode & 0o777 == 0o600
+    path.write_text(text)
+    refused(case.rotate(), 3, "makes no sense")
+    assert path.read_text() == text
+
+
+def test_a_folder_that_takes_nothing_is_exit_3_and_the_run_after_it_goes_on(case):
+    (case.folder / "file").write_text("")
+    refused(case.rotate("--out", str(case.folder / "file" / "web")), 3, "cannot be", hint="--out names another folder")
+    os.unlink(case.folder / "file")
+    refused(case.rotate(), 10)
+    assert len(case.labels()) == 2
