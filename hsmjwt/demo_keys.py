@@ -25,7 +25,8 @@ _CURVES = ("P-256", "P-384", "P-521", "Ed25519")
 class Client(msgspec.Struct, frozen=True, kw_only=True):
     """A registered client: its public key as PEM, and the key's id where that is not the RFC 7638 thumbprint.
 
-    It is an RSA key, one on P-256, P-384 or P-521, or an Ed25519 key. In the key's place may stand `jwks`, the path of the JWK set that the client publishes.
+    It is an RSA key, one on P-256, P-384 or P-521, or an Ed25519 key.
+    In the key's place may stand `jwks`, the path of the JWK set that the client publishes.
     """
 
     client_id: str
@@ -66,7 +67,9 @@ def keys_of(library: SimpleNamespace, client: Client) -> Keys:
         raise UsageError(f"the public key of {name} is no RSA, EC or Ed25519 public key in PEM")
     if not _usable(key):
         curves = ", ".join(_CURVES)
-        raise UsageError(f"the key of {name} is a private key, shorter than 2048 bits, or on none of the curves {curves}")
+        raise UsageError(
+            f"the key of {name} is a private key, shorter than 2048 bits, or on none of the curves {curves}"
+        )
     only = [Named(key.thumbprint() if client.kid is None else client.kid, key)]
     return lambda: only
 

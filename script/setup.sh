@@ -24,7 +24,8 @@ choose_python() {
   stop "'$name' is $("$name" --version 2>&1); Python 3.11 or later is needed (PYTHON=/path/to/python names another)"
 }
 
-# Set $missing: the Debian packages whose contents are absent; $@ are programs wanted beside the usual.
+# Set $missing: the Debian packages whose contents are absent; $@ are programs wanted beside the usual, as PROGRAM or as
+# PROGRAM:PACKAGE where the package has another name.
 find_missing() {
   local program
   missing=()
@@ -37,7 +38,7 @@ find_missing() {
     [ -s /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
   fi
   for program in "$@"; do
-    command -v "$program" >/dev/null || missing+=("$program")
+    command -v "${program%%:*}" >/dev/null || missing+=("${program##*:}")
   done
 }
 

@@ -23,7 +23,7 @@ ONE_PLACE = {  # which library is imported where, and nowhere else
     "requests": {"oauth.transport", "oauth.tls"},
     "urllib3": {"oauth.transport"},
     "asn1crypto": {"x509.der", "x509.public", "x509.request", "x509.signature"},
-    "cryptography": {"softkey", "verify"},
+    "cryptography": {"softkey", "verify", "verify_chain"},
     "typer": {"cli.typed"},
     "rich": {"cli.output"},
     "flask": {"demo"},
@@ -34,7 +34,7 @@ ONE_PLACE = {  # which library is imported where, and nowhere else
 BY_TEXT = {"cli.gate", "demo"}  # who imports what a text names: one verb of many, libraries that may not be installed
 MAY_IMPORT = {  # beside itself; who stands on less takes away what is too much here
     "jose": set(),
-    "guard": {"errors", "jose"},
+    "guard": {"errors", "jose", "nearest", "toml_lines", "toml_tables"},
     "store": {"errors", "bearer", "deadline", "jose", "private"},
     "hsm": {"errors", "jose", "secret", "deadline", "nearest", "private", "whole_file", "x509.public"},
     "oauth": {
@@ -43,6 +43,7 @@ MAY_IMPORT = {  # beside itself; who stands on less takes away what is too much 
     },
     "cli": {
         *("bearer", "compose", "config", "config_append", "custody", "deadline", "demo", "errors", "folders"),
+        *("guard.keypolicy",),
         *("guard.policy", "jose", "keychoice", "nearest", "profile_check", "profile_init", "secret", "softhsm", "x509"),
         *("hsm.discovery", "hsm.keygen", "hsm.login", "hsm.module", "hsm.signer", "hsm.slots"),
         *("hsm.uri", "oauth.broker", "oauth.endpoint", "oauth.exchange", "oauth.failure", "oauth.named"),
@@ -57,6 +58,9 @@ MAY_IMPORT = {  # beside itself; who stands on less takes away what is too much 
         *("hsm.certificates", "hsm.deleting", "hsm.importing"),
         *("hsm.keygen", "hsm.listing", "hsm.module", "hsm.objects", "hsm.slots", "hsm.unfinished", "hsm.uri"),
         *("hsm.ways",),
+        *("guard.keypolicy", "hsm.facts", "verify_chain"),
+        *("config_edit", "deadline", "nearest", "oauth.profile", "private", "profile_text", "toml_lines"),
+        *("toml_tables", "whole_file"),
     },
     "config_edit": {"config", "deadline", "errors", "profile_text", "toml_lines", "toml_tables", "whole_file"},
     "config_tables": {"errors", "hsm.uri", "nearest", "toml_lines", "toml_tables"},
@@ -89,6 +93,7 @@ MAY_IMPORT = {  # beside itself; who stands on less takes away what is too much 
     "toml_lines": set(),
     "toml_tables": {"errors", "nearest", "toml_lines"},
     "verify": {"errors", "jose"},
+    "verify_chain": set(),
     "whole_file": {"private"},
     "x509": {"errors", "jose", "nearest"},
 }

@@ -144,6 +144,7 @@ class _Walk:
         from hsmjwt import demo
         from hsmjwt.custody import keys as custody
         from hsmjwt.custody.generating import generate_key
+        from hsmjwt.custody.showing import show_key
         from hsmjwt.hsm.keygen import parse_new_key
 
         wait = self._run.wait
@@ -154,7 +155,7 @@ class _Walk:
         new = parse_new_key("rsa:2048", "demo-key", None)
         uri = wait(lambda: generate_key(opened, choice, new)).uri
         key = self._choice(token, uri)
-        about = wait(lambda: custody.show_key(opened, key))
+        about = wait(lambda: show_key(opened, key))
         self._say("an RSA key, born on the token", uri, _born(about))
         pem = forms.public_pem(wait(lambda: custody.public_key(opened, key)))
         client = demo.Client(client_id=_CLIENT, public_key_pem=pem)

@@ -35,7 +35,13 @@ def audit(
     *,
     named: Annotated[str | None, Word("KEY", "A pkcs11: URI or keys.NAME of the config.", "keys")] = None,
     policy: Annotated[
-        str | None, Flag("--policy", metavar="NAME|FILE", help="The policy (the key table's, else device-born).")
+        str | None,
+        Flag(
+            "--policy",
+            metavar="NAME|FILE",
+            help="The policy (the key table's, else device-born).",
+            completes=("device-born", "fips-186-5", "imported"),
+        ),
     ] = None,
     every: Annotated[bool, Flag("--all", help="Audit every private key of the tokens that the URI leaves.")] = False,
     html: Annotated[bool, Flag("--html", help="Print the report as one page of HTML.")] = False,

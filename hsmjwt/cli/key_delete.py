@@ -14,7 +14,7 @@ from hsmjwt.errors import UsageError
 if TYPE_CHECKING:
     from hsmjwt.custody.deleting import Doomed
 
-_DELETE = """Delete a key from its token, both halves of it, and print the URIs of what is gone.
+_DELETE = """Delete both halves of a key, and print the URIs of what is gone.
 
 Names who needs the key, and asks on the terminal; --yes is for scripts. Nothing brings a key back that has no backup. A
 key whose table in the config says protected = true is never deleted.

@@ -18,7 +18,7 @@ _LONGEST_SHOWN = 80
 
 
 def shown(text: str) -> str:
-    """Return an argument as a message may show it, in quotes: no PIN of a URI, no token, no key, one line, not too long."""
+    """Return an argument in quotes as a message may show it: no PIN, token or key, one line, not too long."""
     text = one_line(_JWT.sub("***", _PEM.sub(r"\1 ***", display(text))))
     return f"'{text}'" if len(text) <= _LONGEST_SHOWN else f"'{text[:_LONGEST_SHOWN]}…'"
 

@@ -173,7 +173,7 @@ def visible_keys(module: Module, slot: Slot) -> list[dict[str, Any]]:
     """Return a row for each key that a token shows now; see hsmjwt.hsm.listing."""
     from hsmjwt.hsm.listing import rows
 
-    return rows(slot, module.session(slot), KeyUri())
+    return rows(slot, module.session(slot), KeyUri(), module.library.direct)
 
 
 def choice_of(profile: Profile) -> DeviceChoice:
@@ -286,7 +286,7 @@ def _check_required(devices: Devices, module: Module, slot: Slot, found: FoundSi
         if rules.require is not None:
             from hsmjwt.compose import requirements
 
-            rules = msgspec.structs.replace(rules, max_age=None)  # which few tokens can tell, and an audit asks for
+            asked = msgspec.structs.replace(rules, max_age=None)  # which few tokens can tell, and an audit asks for
             requirements.check(
-                devices, module, slot, found.signer.key, module.session(slot), rules=rules, table=rules.table
+                devices, module, slot, found.signer.key, module.session(slot), rules=asked, table=rules.table
             )

@@ -124,23 +124,23 @@ class _Work:
         """Finish or remove what an earlier run has left; return the URI of a key that is what is asked for now."""
         marked = self._of(KeyUri(object=note.label, id=note.mark))
         if note.final is None:
-            if (
-                not marked and note.label == self._new.label
-            ):  # where a token took the id that was asked for, and no mark
+            if note.label == self._new.label and not marked:
+                # Where a token took the id that was asked for, and no mark, there is no telling whose it is.
                 self._hint = "an interrupted run may have left it: hsmjwt key delete removes it if nobody uses it"
-            return self._cleared(note, marked)
+            self._clear(note, marked)
+            return None
         named = self._of(KeyUri(object=note.label, id=note.final))
         if sum(half.kind == "private" for half in (*marked, *named)) == 1:
             rename(marked, note.final)
             try:
                 return self._finished(note)
-            except KeyFault as error:
-                self._around.warn(
-                    f"warning: the key '{note.label}', which an interrupted run made, is no good: {error}"
-                )
             except HsmjwtError as error:
-                return self._failed(note, error)
-        return self._cleared(note, [*marked, *(half for half in named if self._is_public_half(half, note))])
+                if not isinstance(error, KeyFault) and error.ckr is not None:  # the token's trouble, not the key's
+                    self._fail(note, error)
+                    return None
+                self._around.warn(f"warning: the key '{note.label}' of an interrupted run is no good: {error.message}")
+        self._clear(note, marked + self._public_halves(note))
+        return None
 
     def _finished(self, note: Unfinished) -> str | None:
         """Have a key sign once more that has its last id by now, and keep it."""
@@ -152,28 +152,28 @@ class _Work:
         self._around.warn(f"finished the key that an interrupted run had made: {uri}")
         return uri if note.is_of(self._new) else None
 
-    def _is_public_half(self, half: KeyObject, note: Unfinished) -> bool:
-        """Tell whether an object holds the very public key that a note speaks of."""
-        if half.kind != "public":
-            return False
-        try:
-            return key_identifier(public_key_of(self._session, half)) == note.public
-        except KeyUnfitError:
-            return False
+    def _public_halves(self, note: Unfinished) -> list[KeyObject]:
+        """Return the objects with a key's last id that hold the very public key that its note speaks of."""
+        found = []
+        for half in search(self._session, KeyUri(object=note.label, id=note.final, type="public"), self._token):
+            with contextlib.suppress(KeyUnfitError):
+                if key_identifier(half.public_key()) == note.public:
+                    found.append(half)
+        return found
 
-    def _cleared(self, note: Unfinished, left: list[KeyObject]) -> None:
+    def _clear(self, note: Unfinished, left: list[KeyObject]) -> None:
         """Remove what is left of a key that was never handed out."""
         names = ", ".join(self._uri(half) for half in left)
         fault = DeviceError(f"what an interrupted run has left cannot be removed: {names}")
         failed = removed((half.handle for half in left), fault, note.label)
         if failed is not fault:
-            self._failed(note, failed)
+            self._fail(note, failed)
             return
         if left:
             self._around.warn(f"removed what an interrupted run had left of a new key: {names}")
         self._notes.drop(note)
 
-    def _failed(self, note: Unfinished, error: HsmjwtError) -> None:
+    def _fail(self, note: Unfinished, error: HsmjwtError) -> None:
         """Raise the error that keeps the note, unless another key is in hand."""
         if note.label == self._new.label:
             raise error

@@ -15,6 +15,7 @@ from hsmjwt.compose.devices import PROMPT, DeviceChoice, Devices
 from hsmjwt.custody.dependents import refuse_protected, tables_for
 from hsmjwt.custody.proof import self_test
 from hsmjwt.errors import DeviceError, HsmjwtError, KeyFault, KeyUnfitError, LoginError, UsageError
+from hsmjwt.guard.policy import bound_to, check_alg
 from hsmjwt.hsm.importing import Imported, NewObjects, put_private, put_public
 from hsmjwt.hsm.keygen import removed
 from hsmjwt.hsm.module import Module
@@ -24,7 +25,7 @@ from hsmjwt.hsm.uri import KeyUri
 from hsmjwt.hsm.ways import WAYS
 from hsmjwt.jose.algorithms import ALGORITHMS, Algorithm, by_default, misfit
 from hsmjwt.jose.keys import PublicKey
-from hsmjwt.keyrules import known_alg, rules_of
+from hsmjwt.keyrules import bounds, known_alg, rules_of
 from hsmjwt.secret import Secret, SecretSource
 from hsmjwt.softkey import SoftKey, read_private
 from hsmjwt.x509.public import key_bits, key_identifier
@@ -187,9 +188,11 @@ class _Work:
         """Return what the key is to sign by: as asked for, else as its key table says, else its type's usual one."""
         settings, key = self._devices.settings, self._soft.public_key
         tables = tables_for(settings, self._module.library.path, self._slot, self._wanted.label, self._id)
-        bound = [name for table in tables for name in rules_of(settings, table).algs]
-        names = [known_alg(self._wanted.alg)] if self._wanted.alg is not None else bound
-        algs = [ALGORITHMS[name] for name in dict.fromkeys(names)] or [by_default(key)]
+        limits = bounds(rules_of(settings, table) for table in tables)
+        names = bound_to(limits) if self._wanted.alg is None else (known_alg(self._wanted.alg),)
+        for name in names:
+            check_alg(limits, name)
+        algs = [ALGORITHMS[name] for name in names] or [by_default(key)]
         for alg in algs:
             reason = misfit(alg, key)
             if reason is not None:

@@ -34,7 +34,7 @@ from hsmjwt.custody.rotation_switch import Switch
 from hsmjwt.errors import BusyError, ConfigError, KeyNotFoundError, KeyUnfitError, ServerError, UsageError
 from hsmjwt.hsm.keygen import KINDS, NewKey, parse_new_key
 from hsmjwt.hsm.objects import search
-from hsmjwt.hsm.uri import KeyUri, TokenInfo, parse
+from hsmjwt.hsm.uri import KeyUri, TokenInfo, display, parse
 from hsmjwt.jose.jwk import thumbprint
 from hsmjwt.jose.keys import PublicKey
 from hsmjwt.keyrules import KeyRules
@@ -164,7 +164,9 @@ class Rotation:
     def _resumed(self, state: State) -> State:
         """Check that a rotation under way is the one that is meant, and heed what is asked for anew."""
         wish = self._wish
-        ours = state.table == self._table.name and (self._table.uri == state.written or self._switch.is_made(state))
+        ours = state.table == self._table.name and (
+            display(self._table.uri) == state.written or self._switch.is_made(state)
+        )
         if not ours and state.step != "switched":
             raise ConfigError(
                 f"a rotation is under way, and the key of [keys.{self._table.name}] is neither the old nor the new one",
@@ -199,6 +201,9 @@ class Rotation:
         tables = tables_for(self._settings, self._devices.module(choice).choice.real, slot, key.label, key.id)
         refuse_protected([*tables, self._table], opened.uri, "rotated")
         self._refuse_vague(opened.uri)
+        for each in tables:
+            if each.name != self._table.name:
+                self._devices.around.warn(f"[keys.{each.name}] means the old key, too, and is not switched")
         public = opened.signer.public_key
         chain = certificates.certificate_of(self._devices, choice, key, session, slot, public)
         alg = profile.alg or (opened.algs[0].name if opened.algs else None)
@@ -224,7 +229,7 @@ class Rotation:
                 thumbprint=thumbprint(public),
                 jwk=public_jwk(public, alg, kid=profile.header.get("kid"), chain=chain),
             ),
-            written=self._table.uri,
+            written=display(self._table.uri),
             alg=alg,
             kid=wish.kid,
             out=os.path.abspath(wish.out) if wish.out is not None else self.file.beside,

@@ -5,15 +5,16 @@ The folder may be one that `jwks` writes to as well: of its set only the entries
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from typing import Any, Final
 
 from hsmjwt import whole_file
-from hsmjwt.custody import static_files
 from hsmjwt.errors import ConfigError, UsageError
 from hsmjwt.jose.encoding import EncodingFault, load_object
 from hsmjwt.jose.keys import PublicKey
+from hsmjwt.private import make_folder
 from hsmjwt.x509.certificate import read, read_chain
 from hsmjwt.x509.der import armoured
 from hsmjwt.x509.public import spki_pem
@@ -21,6 +22,7 @@ from hsmjwt.x509.public import spki_pem
 JWKS: Final = "jwks.json"
 PUBLIC: Final = "public.pem"
 CERTIFICATE: Final = "certificate.pem"
+_FOLDER_MODE, _FILE_MODE = 0o755, 0o644  # whatever the umask: what is public may be read by a web server's user
 _LARGEST: Final = 4 * 1024 * 1024  # bytes of a file that is read
 
 
@@ -32,22 +34,31 @@ def paths(folder: str) -> list[str]:
 def publish(folder: str, entries: Sequence[dict[str, Any]], public: PublicKey, certificate: bytes) -> None:
     """Write all three files; raises ConfigError where the folder is not to be had, or holds a set that is none."""
     put(folder, entries)
-    for name, text in ((PUBLIC, spki_pem(public)), (CERTIFICATE, armoured("CERTIFICATE", certificate))):
-        path = os.path.join(folder, name)
-        try:
-            whole_file.replace(path, text.encode("ascii"), 0o644)
-        except OSError as error:
-            raise _unusable(path, "written", error) from None
+    _write(os.path.join(folder, PUBLIC), spki_pem(public))
+    _write(os.path.join(folder, CERTIFICATE), armoured("CERTIFICATE", certificate))
 
 
 def put(folder: str, entries: Sequence[dict[str, Any]], gone: dict[str, Any] | None = None) -> None:
     """Put JWKs into the folder's set, in the place of those of the same keys; those of `gone` are left out."""
-    there = _entries(os.path.join(folder, JWKS))
+    path = os.path.join(folder, JWKS)
+    there = _entries(path)
     left = [each for each in there if not any(_same(each, entry) for entry in entries)]
     if gone is not None:
         left = [each for each in left if not _same(each, gone)]
     if [*left, *entries] != there:
-        static_files.write(folder, {JWKS: {"keys": [*left, *entries]}})
+        _write(path, json.dumps({"keys": [*left, *entries]}, indent=2) + "\n")
+
+
+def _write(path: str, text: str) -> None:
+    """Write a file that everybody may read; its folder is made where it is missing."""
+    folder = os.path.dirname(path)
+    try:
+        if not os.path.isdir(folder):
+            make_folder(folder)
+            os.chmod(folder, _FOLDER_MODE)
+        whole_file.replace(path, text.encode("ascii"), _FILE_MODE)
+    except OSError as error:
+        raise _unusable(path, "written", error) from None
 
 
 def certificate_there(folder: str, public: PublicKey) -> bytes | None:

@@ -37,11 +37,11 @@ class KeyMark(msgspec.Struct, frozen=True, kw_only=True):
 class State(msgspec.Struct, frozen=True, kw_only=True):
     """A rotation under way, or the last one.
 
-    `old` is the key that the config named at the start, in the words of `written`; `new` the one that takes its place,
-    None until it is made with `label`, for `alg` and of the type `kind`. `step` is the last one that is done, `times`
-    says when each was. `out` is the folder of what is published, `grace` how many seconds the old key counts after the
-    switch, and `grace_ends` when that is over. `kid` is by which kid the provider knows the new key, where it chose
-    one. Times are RFC 3339 in UTC.
+    `old` is the key that the config named at the start, in the words of `written`, a PIN in them masked; `new` the one
+    that takes its place, None until it is made with `label`, for `alg` and of the type `kind`. `step` is the last one
+    that is done, `times` says when each was. `out` is the folder of what is published, `grace` how many seconds the old
+    key counts after the switch, and `grace_ends` when that is over. `kid` is by which kid the provider knows the new
+    key, where it chose one. Times are RFC 3339 in UTC.
     """
 
     version: int = 1

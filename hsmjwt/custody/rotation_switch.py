@@ -13,7 +13,7 @@ from hsmjwt.custody import rotation_files
 from hsmjwt.custody.rotation_state import State
 from hsmjwt.deadline import Deadline
 from hsmjwt.errors import ConfigError, UsageError
-from hsmjwt.hsm.uri import KeyUri, parse
+from hsmjwt.hsm.uri import KeyUri, display, parse
 from hsmjwt.oauth.profile import Profile
 from hsmjwt.profile_text import quoted
 from hsmjwt.toml_lines import KeyPath
@@ -65,7 +65,7 @@ class Switch:
         try:
             config_edit.edit(self._settings.path or "", changes, deadline)
         except ConfigError as error:
-            lines = "; ".join(f"{dotted(key)} = {quoted(value)}" for key, value in changes.items())
+            lines = "; ".join(f"{dotted(key)} = {quoted(display(value))}" for key, value in changes.items())
             raise ConfigError(
                 f"{error.message}; the provider takes the new key, and the switch is yours to make",
                 hint=f"let the config say {lines}; then run it again",
@@ -75,7 +75,8 @@ class Switch:
         """Return the values that the config is to have."""
         assert state.new is not None  # noqa: S101 - nothing is switched to a key that is not made
         path = ("keys", self._table.name)
-        changes: dict[KeyPath, str] = {(*path, "uri"): state.new.uri}
+        _, mark, query = self._table.uri.partition("?")  # how to reach the token: it is the same one
+        changes: dict[KeyPath, str] = {(*path, "uri"): state.new.uri + mark + query}
         for name, value in (
             ("thumbprint", state.new.thumbprint),
             ("certificate", os.path.join(state.out, rotation_files.CERTIFICATE)),

@@ -46,7 +46,11 @@ class Question(threading.local):
     """
 
     def __init__(self, attributes: Sequence[int], rare: Container[int] = ()) -> None:
-        """Take the attributes by number; `rare` are those that many objects lack. This runs once in each thread."""
+        """Take the attributes by number; `rare` are those that many objects lack. This runs once in each thread.
+
+        `apart` counts the values that a token told, or did not tell, when it was asked for nothing else.
+        """
+        self.apart = 0
         self._attributes = attributes
         self._rare = rare
         self._room: Any = (ctypes.c_char * (_ROOM * len(attributes)))()
@@ -81,6 +85,7 @@ class Question(threading.local):
             elif kind in self._rare and any(there) and lengths[index] == _UNAVAILABLE:
                 values.append(None)
             else:
+                self.apart += 1
                 values.append(_answer_of_one(ask, session, thing, kind))
         return values
 

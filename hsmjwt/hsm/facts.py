@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
-from hsmjwt.errors import KeyUnfitError
+from hsmjwt.errors import KeyNotFoundError, KeyUnfitError
 from hsmjwt.hsm import told
 from hsmjwt.hsm.attributes import mechanism_name
 from hsmjwt.hsm.inventory import FLAGS, FLAGS_OF_PUBLIC, Inventory, Survey, Thing
@@ -25,6 +25,7 @@ Stated = dict[str, Any]
 """Facts by the names that policies use; None for what is not told."""
 
 _UNAVAILABLE: Final = (1 << 8 * struct.calcsize("@L")) - 1  # CK_UNAVAILABLE_INFORMATION
+_SHARED: Final = ("MODULUS", "PUBLIC_EXPONENT", "EC_PARAMS", "EC_POINT")  # attributes of both halves
 _RAW: Final = {  # mechanisms that sign what is not hashed yet, or was hashed by somebody else
     "rsa": ("RSA_PKCS", "RSA_X_509", "RSA_PKCS_PSS", "RSA_9796", "RSA_X9_31", "RSA_PKCS_TPM_1_1"),
     "ec": ("ECDSA",),
@@ -50,10 +51,12 @@ def of_token(module: Module, slot: Slot, session: Any) -> list[KeyFacts]:
 
 
 def of_key(module: Module, slot: Slot, session: Any, key: KeyObject) -> KeyFacts:
-    """Return the facts of one private key that was found in this session."""
+    """Return the facts of one private key that was found; raises KeyNotFoundError where it is gone meanwhile."""
     inventory = Inventory(module, session)
     survey = inventory.around(key)
     chosen = [thing for thing in survey.private if thing.number == key.handle.handle]
+    if not chosen:
+        raise KeyNotFoundError(f"the key '{key.uri(slot.needed_id)}' is gone")
     return _facts(inventory, survey, chosen, frozenset(module.mechanisms(slot)))[0]
 
 
@@ -98,7 +101,7 @@ def _facts(inventory: Inventory, survey: Survey, chosen: Iterable[Thing], mechan
         half, pair = halves[thing.number], pairs[thing.number]
         flags = {} if half is None else {name: half.about.get(cka) for name, cka in FLAGS_OF_PUBLIC.items()}
         stated = {
-            **_of_itself(thing, mechanisms),
+            **_of_itself(pair or thing, mechanisms),
             "public_half": half is not None,
             **flags,
             "same_label": _others(private, "LABEL", thing),
@@ -112,9 +115,11 @@ def _facts(inventory: Inventory, survey: Survey, chosen: Iterable[Thing], mechan
 
 
 def _pair(inventory: Inventory, thing: Thing, half: Thing | None) -> Thing | None:
-    """Return a private key with the point of its public half; None where the public key is told nowhere."""
+    """Return a private key with what its public half tells of both; None where the public key is told nowhere."""
     if thing.material is None and half is not None:
-        thing = Thing(thing.number, {**thing.about, "EC_POINT": half.about.get("EC_POINT")})
+        thing = Thing(
+            thing.number, {**{name: half.about[name] for name in _SHARED if name in half.about}, **thing.about}
+        )
     elif thing.material is None and thing.type in ("ec", "ed25519"):
         thing = inventory.point(thing)
     return None if thing.material is None else thing

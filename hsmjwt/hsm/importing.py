@@ -20,6 +20,9 @@ from hsmjwt.jose.keys import CURVES, ED25519_BYTES, EcKey, OkpKey, PublicKey, Rs
 _READ = (*NAMES, "KEY_TYPE", "MODULUS", "PUBLIC_EXPONENT", "SENSITIVE", "EXTRACTABLE")
 # CKA_EC_PARAMS of Ed25519: the OID of RFC 8410, or the name as a PrintableString (PKCS#11 3.0, section 2.3.10).
 _EDWARDS = bytes.fromhex("06032b6570"), bytes.fromhex("130c") + b"edwards25519"
+_NOT_KEPT = frozenset(  # what a token says that is full; SoftHSM the first
+    {"CKR_OBJECT_HANDLE_INVALID", "CKR_FUNCTION_FAILED", "CKR_GENERAL_ERROR", "CKR_DEVICE_ERROR"}
+)
 _ALLOWED, _BEYOND = "ALLOWED_MECHANISMS", ("DECRYPT", "UNWRAP", "DERIVE")
 _OPTIONAL = ((), (_ALLOWED,), _BEYOND, (_ALLOWED, *_BEYOND))
 """What each attempt leaves out of a template; never what makes the key sensitive and not extractable."""
@@ -57,8 +60,7 @@ def put_public(session: Any, token: TokenInfo, new: NewObjects, public_key: Publ
     narrow = {attribute[name]: False for name in ("ENCRYPT", "WRAP", "VERIFY_RECOVER")}
 
     def create(more: Mapping[Any, Any]) -> Any:
-        with translated("C_CreateObject"):
-            return session.create_object({**template, **_point(public_key), **more})
+        return _created(session, {**template, **_point(public_key), **more})
 
     forms = [{**less, **params} for less in (narrow, {}) for params in _params(public_key)]
     return _read(_first_taken(create, forms), token, "public")
@@ -158,12 +160,25 @@ def _create(session: Any, new: NewObjects, material: Material) -> tuple[Any, tup
         given = {name: value for name, value in whole.items() if value is not pkcs11.constants.DEFAULT}
 
         def create_with(params: Mapping[Any, Any]) -> Any:
-            with translated("C_CreateObject"):
-                return session.create_object({**given, **params})
+            return _created(session, {**given, **params})
 
         return _first_taken(create_with, _params(material.public_key))
 
     return _with_less(create, new)
+
+
+def _created(session: Any, template: Mapping[Any, Any]) -> Any:
+    try:
+        with translated("C_CreateObject"):
+            return session.create_object(template)
+    except HsmjwtError as error:
+        if error.ckr not in _NOT_KEPT:
+            raise
+        raise DeviceError(
+            f"the token does not keep what is written to it (C_CreateObject gave {error.ckr})",
+            hint="it may be full, or not writable; nothing was changed",
+            ckr=error.ckr,
+        ) from None
 
 
 def _with_less(attempt: Callable[[Mapping[Any, Any]], Any], new: NewObjects) -> tuple[Any, tuple[str, ...]]:

@@ -30,12 +30,14 @@ _KINDS: dict[Any, Kind] = {_PRIVATE: "private", _PUBLIC: "public"}
 _FIRST = ("CLASS", *NAMES, "KEY_TYPE")
 _FLAGS = ("SIGN", "SENSITIVE", "EXTRACTABLE", "NEVER_EXTRACTABLE", "LOCAL", "ALWAYS_AUTHENTICATE")
 _OF_LONE = ("LOCAL",)  # of a public key that belongs to no private one
-# What tells a key's size, by its type: asked of such keys alone, since some tokens tell nothing where one is absent.
-_SIZE: dict[Any, tuple[str, ...]] = {
-    int(pkcs11.KeyType.RSA): ("MODULUS",),
-    int(pkcs11.KeyType.EC): ("EC_PARAMS",),
-    int(pkcs11.KeyType.EC_EDWARDS): ("EC_PARAMS",),
+_SIZE: dict[Any, str] = {  # what tells a key's size, by its type
+    int(pkcs11.KeyType.RSA): "MODULUS",
+    int(pkcs11.KeyType.EC): "EC_PARAMS",
+    int(pkcs11.KeyType.EC_EDWARDS): "EC_PARAMS",
 }
+_WHOLE = (*_FIRST, *_FLAGS, "MODULUS", "EC_PARAMS")
+_OF_SOME = ("KEY_TYPE", *_FLAGS, "MODULUS", "EC_PARAMS")  # what no certificate has, or not every key
+_SEVERAL = 4  # values that are told only to who asks for nothing else
 
 
 class _Marks(NamedTuple):
@@ -57,14 +59,19 @@ class _Marks(NamedTuple):
 
 
 class _Reader:
-    """Asks objects by the shorter road where the module has it."""
+    """Asks objects by the shorter road where the module has it.
+
+    One question an object, for all that any row shows: what an object does not have is not told. Some tokens tell
+    nothing at all then, and from the first such answer on each is asked for what it has, in two questions.
+    """
 
     def __init__(self, session: Any, direct: Direct | None) -> None:
         self._session, self._direct = session, direct
         self._questions: dict[tuple[str, ...], Question] = {}
+        self._first = _FIRST if direct is None else _WHOLE
 
     def everything(self) -> Iterator[tuple[Any, About]]:
-        """Yield all objects: a handle that `read` takes, and class, label, id and type.
+        """Yield all objects: a handle that `more` takes, and class, label, id, type, and whatever came with them.
 
         One search in place of one for each class: a token walks through all of its objects for each of them.
         """
@@ -74,20 +81,26 @@ class _Reader:
             with translated("C_FindObjects"):
                 handles = list(self._session.get_objects({}))  # to the end before any is asked
         for handle in handles:
-            yield handle, self.read(handle, _FIRST)
+            yield handle, self._read(handle, self._first)
 
     def more(self, handle: Any, about: About, names: tuple[str, ...]) -> About:
         """Return what is known of a key with these attributes and what tells its size."""
-        return about | self.read(handle, (*names, *_SIZE.get(about.get("KEY_TYPE"), ())))
+        size = _SIZE.get(about.get("KEY_TYPE"))
+        wanted = tuple(name for name in (*names, size) if name is not None and name not in about)
+        return about | self._read(handle, wanted) if wanted else about
 
-    def read(self, handle: Any, names: tuple[str, ...]) -> About:
+    def _read(self, handle: Any, names: tuple[str, ...]) -> About:
         """Return an object's attributes; what it does not tell is absent."""
         if self._direct is None:
             return read_attributes(handle, names)
         question = self._questions.get(names)
         if question is None:
-            question = self._questions[names] = Question(numbers(names), numbers(("KEY_TYPE",)))
-        return unpacked(names, self._direct.read(self._session.handle, handle, question))
+            question = self._questions[names] = Question(numbers(names), numbers(_OF_SOME))
+        before = question.apart
+        about = unpacked(names, self._direct.read(self._session.handle, handle, question))
+        if question.apart - before > _SEVERAL:
+            self._first = _FIRST
+        return about
 
 
 class _Rows:

@@ -225,7 +225,7 @@ class Pkcs11Signer:
                 signature = way.finish(self._by(way, key, way.prepare(message, alg)), alg)
             except HsmjwtError as error:
                 if not self._passed_over(way, error):
-                    raise
+                    raise unfit or error from None  # the first one says more than what became of it
                 unfit = error if way not in self._refused else unfit
             else:
                 self._proven[alg.name] = way

@@ -31,6 +31,8 @@ CANNOT = TEMPLATE | {
 }
 """A token's ways to say that it cannot do such a thing, and not that it is broken, full or gone."""
 
+_UNSAID = frozenset({"CKR_FUNCTION_FAILED", "CKR_GENERAL_ERROR"})
+
 _PAIR, _OAEP = "RSA_PKCS_KEY_PAIR_GEN", "RSA_PKCS_OAEP"
 _ONE_STEP = "0x00001054"  # CKM_RSA_AES_KEY_WRAP, as a list of mechanisms shows what python-pkcs11 does not know
 _TRANSPORT_BITS = 2048
@@ -92,7 +94,8 @@ class Door(NamedTuple):
 
 def cannot(why: str, ckr: str | None) -> CannotUnwrapError:
     """Return the error for a token that does not take this key wrapped."""
-    return CannotUnwrapError(f"the token cannot unwrap the key: {why}", hint=_PLAIN, ckr=ckr)
+    hint = f"it may be full, or not writable; else {_PLAIN}" if ckr in _UNSAID else _PLAIN
+    return CannotUnwrapError(f"the token cannot unwrap the key: {why}", hint=hint, ckr=ckr)
 
 
 @contextlib.contextmanager

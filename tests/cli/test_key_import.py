@@ -109,6 +109,8 @@ def test_the_algorithm_is_the_one_asked_for_or_the_tables(quick, keyfile, tmp_pa
     )
     assert quick("sign", "--key", uri, "--iss", "i", "--aud", "a", "--alg", "RS256").code in (6, 7, 8)
     (tmp_path / "c.toml").write_text('[keys.b]\nuri = "pkcs11:token=t1;object=b"\nalg = "PS512"\n')
+    command = ("key", "import", keyfile("rsa-again"), *ON_T1, "--label", "b", "--config", "c.toml")
+    refused(quick(*command, "--alg", "RS256"), 8, "RS256 is asked for, and the key table binds its key to PS512")
     uri = imported(
         quick("key", "import", keyfile("rsa-again"), *ON_T1, "--label", "b", HSMJWT_CONFIG=str(tmp_path / "c.toml"))
     )
@@ -415,3 +417,44 @@ def test_killed_at_any_moment_the_next_import_finishes(token, tmp_path, quick, k
     assert done.code == 0 or (done.code == 6 and "this very key is on the token already" in done.err), done
     assert objects(quick) == [("app", True, True), ("k1", True, True)]
     assert quick("sign", "--key", "pkcs11:token=t1;object=app", "--iss", "i", "--aud", "a").code == 0
+
+
+# A disk without room.
+
+FULL = """
+import os, shutil, subprocess, sys
+from cli import places
+folder, room, *args = sys.argv[1:]
+kept = folder + "-kept"
+shutil.copytree(folder, kept)
+places._mount("tmpfs", folder, "tmpfs", 0, "size=256k,mode=0700")
+shutil.copytree(kept, folder, dirs_exist_ok=True)
+with open(os.path.join(folder, "room"), "wb") as file:
+    file.write(bytes(int(room)))
+places.fill(folder)
+os.unlink(os.path.join(folder, "room"))
+run = lambda *args: subprocess.run([sys.executable, "-m", "hsmjwt", *args], check=False).returncode
+code = run(*args)
+os.unlink(os.path.join(folder, "large"))
+sys.exit(code if run("key", "list", "--key", "pkcs11:token=t1") == 0 else 99)
+"""
+
+
+@pytest.mark.parametrize("flags", [(), ("--allow-plain-import",)], ids=["wrapped", "plain"])
+@pytest.mark.parametrize("room", [1, 4096], ids=["nothing fits", "one half fits"])
+def test_a_full_disk_keeps_no_half_of_a_key(token, mounts, keyfile, room, flags):
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    environ = token.environ() | {"PYTHONPATH": f"{root}:{root}/tests"}
+    path = str(token.folder.parent / keyfile("rsa"))
+    command = ["key", "import", path, *ON_T1, "--label", "new", *flags]
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(token.folder / "tokens"), str(room), *command],
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 7, done
+    assert "it may be full, or not writable" in done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["LABEL", "k1"]

@@ -1,4 +1,4 @@
-"""Keys on the curves of ECDSA, P-256 before all: made on the token, signing ES256, and verified by other people's libraries."""
+"""Keys on the curves of ECDSA: made on the token, signing ES256, and verified by other people's libraries."""
 
 import base64
 import hashlib
@@ -135,11 +135,13 @@ def test_a_listing_tells_both_types(generated, run):
 
 def test_doctor_names_algorithm_and_mechanism(generated, run):
     said = run("-", "doctor").out
-    assert "mechanism  ES256 by CKM_ECDSA\n" in said
+    assert re.search(r"mechanism +ES256 by CKM_ECDSA\n", said)
     assert f"{generated}, 256 bits" in said
 
 
-def test_the_token_hashes_where_it_can(generated, sign, pem):
+def test_the_token_hashes_where_it_can(make, sign, run):
+    make('curve("curve", b"5")')  # which allows every mechanism
+    pem = run("-", "key", "export", CURVE, HSMJWT_KEY=None).out
     here, there = sign("-", "--verbose"), sign("hashes", "--verbose")
     assert "signed by CKM_ECDSA\n" in here.err
     assert "signed by CKM_ECDSA_SHA256\n" in there.err
@@ -238,7 +240,7 @@ def test_a_key_without_a_public_half_signs_nothing(make, sign, run):
     shown = run("-", "key", "show", CURVE, "--json", HSMJWT_KEY=None)
     about = json.loads(shown.out)
     assert (about["type"], about["bits"], about["has_public"]) == ("ec", 256, False)
-    assert "thumbprint" not in about
+    assert about.get("thumbprint") is None
 
 
 def test_two_public_halves_are_none(make, sign):
@@ -283,7 +285,7 @@ def test_a_key_on_another_curve_is_listed_and_refused(make, sign, run, name, oid
         about = json.loads(shown.out)
         about = about[0] if command[0] == "list" else about
         assert (about["type"], about["bits"]) == ("ec", None)
-        assert "thumbprint" not in about
+        assert about.get("thumbprint") is None
 
 
 def test_an_algorithm_for_another_type_of_key_is_refused(generated, sign):

@@ -202,6 +202,7 @@ def test_other_ways_of_unwrapping_are_taken_where_the_token_has_no_better_one(pa
 @pytest.mark.parametrize(
     ("fault", "code"),
     [
+        ("readonly", 7),
         ("create=0xe2", 7),  # CKR_TOKEN_WRITE_PROTECTED
         ("create=0x31", 7),  # CKR_DEVICE_MEMORY
         ("unwrap=0x31", 7),

@@ -109,6 +109,14 @@ def test_every_command_that_signs_keeps_to_it(run, config, command):
     assert run.signed() == 0
 
 
+@pytest.mark.parametrize("command", ["sign", "token", "cert csr"])
+def test_the_table_that_is_named_decides_before_the_token_is_opened(run, config, command):
+    file = config(table("bound", K1, 'alg = "RS256"'))
+    done = run(*COMMANDS[command], "--key", "keys.bound", "--module", "/nowhere.so", HSMJWT_CONFIG=file)
+    assert (done.code, done.out) == (8, "")
+    assert "refused by the rule keys.bound.alg" in done.err
+
+
 def test_where_no_algorithm_is_asked_for_the_tables_first_is_taken(run, config):
     file = ("--config", config(table("bound", K1, 'alg = ["PS256", "RS256"]')))
     for key in (("--key", "keys.bound"), ("--key", SPELLINGS[0])):

@@ -109,7 +109,7 @@ def notes(token):
 
     def read():
         folder = token.folder / "home/.local/state/hsmjwt"
-        return [note for path in folder.glob("making-*") for note in json.loads(path.read_text())]
+        return [note for path in folder.glob("making-*.json") for note in json.loads(path.read_text())]
 
     return read
 
@@ -552,7 +552,7 @@ def test_what_others_have_made_is_never_removed(patched, token, hsmjwt, objects,
 
 def test_a_note_that_makes_no_sense_is_not_passed_over(patched, token, objects, calls):
     assert patched("keypair!!", *CURVE, "--label", "new").code == -9
-    (path,) = (token.folder / "home/.local/state/hsmjwt").glob("making-*")
+    (path,) = (token.folder / "home/.local/state/hsmjwt").glob("making-*.json")
     path.write_text("[{")
     done = patched(f"keypair@{calls.file}", *CURVE, "--label", "other")
     assert (done.code, done.out) == (3, "")
@@ -668,19 +668,26 @@ def test_the_end_of_time_waits_for_nobody(patched, notes, objects):
     whole(objects)
 
 
-def test_a_process_that_is_killed_at_any_moment_leaves_no_half_behind_the_next_one(start, hsmjwt, objects, notes):
-    for tenth in range(8):  # milliseconds, from the note on: the key is made, signs and gets its id within these
-        process = start("-", *CURVE, "--label", f"new{tenth}")
+def test_a_process_that_is_killed_at_any_moment_leaves_no_half_behind_the_next_one(
+    start, hsmjwt, token, objects, notes
+):
+    def written():
+        return list((token.folder / "home/.local/state/hsmjwt").glob("making-*.json"))
+
+    for step in range(
+        8
+    ):  # two milliseconds each, from the note on, within which the key is made, signs and gets its id
+        process = start("-", *CURVE, "--label", f"new{step}")
         until = time.monotonic() + 20
-        while not notes() and process.poll() is None and time.monotonic() < until:
+        while not written() and process.poll() is None and time.monotonic() < until:
             pass
-        time.sleep(tenth * 0.002)
+        time.sleep(step * 0.002)
         process.kill()
         out, _ = process.communicate()
-        again = hsmjwt(*CURVE, "--label", f"new{tenth}")
+        again = hsmjwt(*CURVE, "--label", f"new{step}")
         assert again.code == 0 or (process.returncode == 0 and out) or "already" in again.err, again.err
-        pair = [each for each in objects() if each[1] == f"'new{tenth}'"]
+        pair = [each for each in objects() if each[1] == f"'new{step}'"]
         assert [each[0] for each in pair] == ["PRIVATE_KEY", "PUBLIC_KEY"]
         assert pair[0][2] == pair[1][2]
-        assert hsmjwt(*SIGN, "--key", f"pkcs11:token=t1;object=new{tenth}").code == 0
+        assert hsmjwt(*SIGN, "--key", f"pkcs11:token=t1;object=new{step}").code == 0
         assert notes() == []

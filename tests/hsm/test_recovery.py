@@ -34,7 +34,7 @@ def test_a_session_lost_before_the_search_is_replaced_too(sign):
         assert "Exception ignored" not in done.err
 
 
-@pytest.mark.parametrize("code", ["0x5", "0x6", "0x30", "0x31", "0x32", "0xe0", "0x190", "0x68", "0x203", "0x80000001"])
+@pytest.mark.parametrize("code", ["0x5", "0x6", "0x30", "0x31", "0x32", "0xe0", "0x190", "0x62", "0x203", "0x80000001"])
 def test_what_another_session_cannot_mend_is_not_tried_again(sign, calls, code):
     done = sign(f"sign={code},signinit@{calls.file}")
     assert done.code == fault("C_Sign", CODES.get(int(code, 16), code)).exit_code

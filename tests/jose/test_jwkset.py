@@ -27,7 +27,8 @@ EC = EcKey(  # RFC 7517, appendix A.1
 )
 ED = OkpKey("Ed25519", bytes(range(32)))  # of the right length; nothing here asks whether it is a point
 P521 = {  # RFC 7515, appendix A.4
-    **{"kty": "EC", "crv": "P-521"},
+    "kty": "EC",
+    "crv": "P-521",
     "x": "AekpBQ8ST8a8VcfVOTNl353vSrDCLLJXmPk06wTjxrrjcBpXp5EOnYG_NjFZ6OvLFV1jSfS9tsz4qUxcWceqwQGk",
     "y": "ADSmRA43Z1DSNx_RvcLI87cdL07l6jQyyBXMoxVg_l2Th-x3S1WDhjDly79ajL4Kkd0AZMaZmh9ubmf63e3kyMj2",
 }
@@ -162,7 +163,10 @@ DAMAGED = {
     "P-256's on P-521": (jwk(EC, crv="P-521"), "keys[0].x has not the 66 bytes"),
     "no x of an OKP": (without("x", ED), "keys[0] has no x"),
     "no crv of an OKP": (without("crv", ED), "keys[0] has no crv"),
-    "OKP cut": (jwk(ED, x=b64u_encode(ED.x[1:])), "keys[0] is no key: an Ed25519 key has 32 bytes, and this one has 31"),
+    "OKP cut": (
+        jwk(ED, x=b64u_encode(ED.x[1:])),
+        "keys[0] is no key: an Ed25519 key has 32 bytes, and this one has 31",
+    ),
     "OKP in DER": (jwk(ED, x=b64u_encode(b"\x04\x20" + ED.x)), "and this one has 34"),
     "OKP padded": (jwk(ED, x=to_jwk(ED)["x"] + "="), "keys[0].x is not base64url: base64url with padding"),
     "oct": ({"kty": "oct", "k": "c2VjcmV0"}, "keys[0] is a shared secret (kty oct)"),
@@ -280,7 +284,9 @@ JSON = st.recursive(
     | st.integers(-(2**70), 2**70)
     | st.floats(allow_nan=False, allow_infinity=False)
     # what JOSE's own words do in other places, too
-    | st.sampled_from(["", "RSA", "EC", "OKP", "P-256", "P-521", "Ed25519", "sig", "verify", "RS256", "AQAB", "AQ", "AA", "="])
+    | st.sampled_from(
+        ["", "RSA", "EC", "OKP", "P-256", "P-521", "Ed25519", "sig", "verify", "RS256", "AQAB", "AQ", "AA", "="]
+    )
     | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(MEMBERS), inner, max_size=3),
     max_leaves=5,
