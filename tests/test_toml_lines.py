@@ -6,7 +6,7 @@ import tomllib
 
 import pytest
 
-from hsmjwt.toml_lines import key_lines
+from hsmjwt.toml_lines import key_lines, value_spans
 
 TEXT = '''\
 # a comment with = and [brackets]
@@ -99,3 +99,19 @@ def test_what_is_no_toml_never_raises(text):
 
 def test_what_stands_before_a_fault_keeps_its_line():
     assert key_lines("a = 1\nb = 2\nc = {")[("b",)] == 2
+
+
+def test_a_value_stands_between_its_ends():
+    found = {path: TEXT[start:end].strip() for path, (start, end) in value_spans(TEXT).items()}
+    assert found["top",] == "1"
+    assert found["table", "text"] == '"a = [b]"'
+    assert found["table", "other"] == "'literal \\'"
+    assert found["table", "many"].startswith('"""\nfake = 1')
+    assert found["table", "many"].endswith('"""')
+    assert found["table", "array"].startswith("[\n  1,")
+    assert tomllib.loads("x = " + found["table", "array"])["x"] == tomllib.loads(TEXT)["table"]["array"]
+
+
+@pytest.mark.parametrize("text", ["a = ", "a = [1", "[a\nb = 1", "= 1", 'a = "x\nb = 2'])
+def test_a_text_that_is_no_toml_has_the_spans_that_stand_before_the_fault(text):
+    assert set(value_spans("ok = 1\n" + text)) >= {("ok",)}

@@ -165,24 +165,22 @@ def show(
     if named is not None and not named.lower().startswith(_OF_KEYS):
         raise UsageError(f"'{named}' names no key", hint=f"--file '{named}' shows the certificates in a file")
     run.limit(shared.timeout)
-    ders = None if file is None else _read(run, file)
-    matches = named is not None or device.key is not None or file is None
-    if matches:
+    ders = [] if file is None else _read(run, file)
+    of_key = False
+    if file is None or named is not None or device.key is not None:
         choice, opened = _opened(run, named, device, shared)
-        matches = choice.uri.type != "cert"
-        if ders is None:
+        of_key = choice.uri.type != "cert"
+        if file is None:
             ders = run.wait(lambda: custody.show_certificate(opened, choice))
         else:
-            chain = ders
-            run.wait(lambda: custody.check_match(opened, choice, chain, named=f"'{file}'"))
-    ders = ders or []
+            ders = run.wait(lambda: custody.with_own_first(opened, choice, ders, named=f"'{file}'"))
     if der:
         run.console.result_bytes(ders[0])
     elif pem:
         run.console.result("".join(armoured("CERTIFICATE", each) for each in ders))
     else:
         rows = [custody.about(each, time.time()) for each in ders]
-        rows[0]["matches_key"] = True if matches else None
+        rows[0]["matches_key"] = True if of_key else None
         if shared.json:
             run.console.result_json({**rows[0], "chain": rows[1:]})
         else:

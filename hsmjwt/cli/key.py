@@ -117,19 +117,21 @@ def export(
 ) -> None:
     """Print a public key."""
     from hsmjwt.custody import keys as custody
+    from hsmjwt.custody import publishing
 
     if pem + der + jwk + ssh > 1:
         raise UsageError("several forms are asked for at once", hint="one of --pem, --der, --jwk, --ssh")
     if der and shared.json:
         raise UsageError("--der and --json contradict each other", hint="--jwk, or --json alone, prints JSON")
+    if jwk:
+        run.console.result_json(_read(run, named, device, shared, publishing.jwk_of))
+        return
     public, label = _read(run, named, device, shared, custody.labelled_key)
     if der:
         run.console.result_bytes(forms.public_der(public))
-    elif jwk:
-        run.console.result_json(forms.public_jwk(public))
     elif shared.json:
-        made = {"pem": forms.public_pem(public), "jwk": forms.public_jwk(public), "ssh": forms.ssh_line(public, label)}
-        run.console.result_json(made)
+        jwk_too = _read(run, named, device, shared, publishing.jwk_of)
+        run.console.result_json({"pem": forms.public_pem(public), "jwk": jwk_too, "ssh": forms.ssh_line(public, label)})
     elif ssh:
         run.console.result(forms.ssh_line(public, label))
     else:

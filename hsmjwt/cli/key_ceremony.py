@@ -12,10 +12,10 @@ from hsmjwt.errors import ConfigError, PolicyError, UsageError
 
 _TIMEOUT = 300.0  # seconds: a card takes minutes for RSA-4096
 
-_CEREMONY = """Make a key as a reviewed file says, and keep a signed transcript.
+_CEREMONY = """Make a key by a reviewed file, with a signed transcript.
 
 The file names operator, witnesses and a folder, the key, a certificate or request, forms of the public key and a policy
-for the audit. The transcript is signed by the new key: hsmjwt verify reads transcript.jws with the exported public key.
+for the audit. The transcript is signed by the new key, and hsmjwt verify checks it with the exported public key.
 
 \b
 Examples:

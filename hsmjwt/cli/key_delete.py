@@ -45,8 +45,10 @@ def delete(
     from hsmjwt.custody.deleting import delete_key, doomed_key
 
     run.limit(shared.timeout)
+    if named is None and device.key is None:
+        raise UsageError("no key is named", hint="name it, as an argument or with --key: HSMJWT_KEY deletes nothing")
     settings = devices.load_settings(shared)
-    choice = devices.choose(run, settings, device, named=named)
+    choice = devices.choose(run, settings, device, named=named, needed=False)
     opened = devices.open_with(run, settings, device)
     doomed = run.wait(lambda: doomed_key(opened, choice))
     _tell(run, doomed, with_certificate=with_certificate)

@@ -102,9 +102,12 @@ def _next(state: State) -> str:
 
 
 def _given_up(state: State) -> str:
-    if state.new is None or state.label is None:
-        return "given up; nothing was switched"
-    return f"given up; nothing was switched; hsmjwt key delete '{state.new.uri}' removes the new key"
+    told = "given up; nothing was switched"
+    if state.label is None:  # the user's own key
+        return told
+    if state.new is None:
+        return f"{told}; the key '{state.label}' may be there already: hsmjwt key list shows it"
+    return f"{told}; hsmjwt key delete '{state.new.uri}' removes the new key"
 
 
 def _tell(run: Run, state: State, comes_next: str, *, as_json: bool) -> None:

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from hsmjwt.oauth.profile import Profile
 
 PROMPT = SecretSource(kind="prompt")
-
-
 """Where a PIN comes from that nobody names a source for."""
 
 
@@ -247,7 +245,7 @@ def open_signer(devices: Devices, choice: DeviceChoice, purpose: Purpose, alg: s
     the key's own custodian, and only its algorithm is asked for.
     """
     from hsmjwt.compose import halves
-    from hsmjwt.guard.policy import Permitted, check_alg, check_end
+    from hsmjwt.guard.policy import Permitted, bound_to, check_alg, check_end
     from hsmjwt.jose.jws import OpenKey
     from hsmjwt.jose.keys import HiddenKey
     from hsmjwt.verify import Verified
@@ -257,6 +255,7 @@ def open_signer(devices: Devices, choice: DeviceChoice, purpose: Purpose, alg: s
     def checked(limits: tuple[Bound, ...]) -> tuple[Bound, ...]:
         limits = tuple(each._replace(not_after=None) for each in limits) if testing else limits
         check_end(limits, time.time())
+        bound_to(limits)  # tables that agree on none are the matter, whichever is asked for
         if alg is not None:
             check_alg(limits, alg)
         return limits
@@ -286,7 +285,6 @@ def _check_required(devices: Devices, module: Module, slot: Slot, found: FoundSi
         if rules.require is not None:
             from hsmjwt.compose import requirements
 
-            asked = msgspec.structs.replace(rules, max_age=None)  # which few tokens can tell, and an audit asks for
             requirements.check(
-                devices, module, slot, found.signer.key, module.session(slot), rules=asked, table=rules.table
+                devices, module, slot, found.signer.key, module.session(slot), rules=rules, table=rules.table
             )

@@ -6,6 +6,7 @@ says that this may be left out.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -103,10 +104,13 @@ def _another_key(rules: KeyRules, uri: str) -> KeyUnfitError:
 
 def check_thumbprints(rules: Sequence[KeyRules], signer: Pkcs11Signer) -> None:
     """Raise KeyUnfitError where a key is another one than that of a key table's `thumbprint`."""
-    from hsmjwt.jose.jwk import thumbprint
-
     for each in rules:
-        if each.thumbprint is not None and (found := thumbprint(signer.public_key)) != each.thumbprint:
+        if each.thumbprint is None:
+            continue
+        from hsmjwt.jose.jwk import thumbprint
+
+        found = thumbprint(signer.public_key)
+        if found != each.thumbprint:
             raise KeyUnfitError(
                 f"another key is behind the URI of [keys.{each.table}]: its thumbprint is {found}, not "
                 f"{each.thumbprint}",
@@ -126,7 +130,7 @@ def files_of(settings: Settings, rules: KeyRules) -> Iterator[tuple[str, str | N
         yield "public key", rules.public_key, lambda: public_key_in(settings, rules)
     named = rules.certificate
     if named is not None and named[: len(SCHEME)].lower() != SCHEME:
-        yield "certificate", named, lambda: _leaf_in(settings, rules, named)
+        yield "certificate", named, lambda: _certified_in(settings, rules, named)
     policy = rules.require
     if policy is not None:
         yield "audit policy", policy if "/" in policy else None, lambda: policies.load(policy, trusted=True)
@@ -143,7 +147,7 @@ def load_public_file(settings: Settings, rules: KeyRules, entry: str, path: str,
     """Return what `load` makes of a file that an entry of a key table names; raises ConfigError with its line."""
     place = ("keys", rules.table or "", entry)
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_opened) as file:
             data = file.read(_LARGEST + 1)
     except OSError as error:
         reason = (error.strerror or "unknown reason").lower()
@@ -153,7 +157,11 @@ def load_public_file(settings: Settings, rules: KeyRules, entry: str, path: str,
     try:
         return load(data)
     except UsageError as error:
-        raise _unreadable(settings, place, path, f"holds none that can be read: {error.message}", error.hint) from None
+        raise _unreadable(settings, place, path, f"cannot be used: {error.message}", error.hint) from None
+
+
+def _opened(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)  # not to wait for the writer of a FIFO
 
 
 def _unreadable(
@@ -197,7 +205,7 @@ def _named(
         if each.certificate is None:
             continue
         if each.certificate[: len(SCHEME)].lower() != SCHEME:
-            yield [_leaf_in(settings, each, each.certificate)]
+            yield _certified_in(settings, each, each.certificate)
         elif (uri := parse(each.certificate)).matches_token(key.token):
             yield _certified(found.der for found in find_certificates(session, key.token, uri))
     for each in rules:
@@ -205,12 +213,21 @@ def _named(
             yield [public_key_in(settings, each)]
 
 
-def _leaf_in(settings: Settings, rules: KeyRules, path: str) -> PublicKey:
-    """Return the public key of the first certificate in the file that a key table names."""
-    from hsmjwt.x509.certificate import read_chain
-    from hsmjwt.x509.public import load_certified
+def _certified_in(settings: Settings, rules: KeyRules, path: str) -> list[PublicKey]:
+    """Return the public keys of the certificates in the file that a key table names, without the chain above them."""
+    return load_public_file(settings, rules, "certificate", path, _ends)
 
-    return load_public_file(settings, rules, "certificate", path, lambda data: load_certified(read_chain(data)[0]))
+
+def _ends(data: bytes) -> list[PublicKey]:
+    from hsmjwt.x509.certificate import read, read_chain
+    from hsmjwt.x509.chain import ends
+    from hsmjwt.x509.public import TAKEN
+
+    found = ends([read(der) for der in read_chain(data)])
+    keys = [each.public_key for each in found if each.public_key is not None]
+    if not keys:
+        raise UsageError("it holds no certificate of a key that signs here", hint=TAKEN)
+    return keys
 
 
 def _certified(ders: Iterable[bytes]) -> Iterator[PublicKey]:

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from hsmjwt.compose.devices import DeviceChoice, Devices, open_signer
-from hsmjwt.errors import ConfigError, KeyFault, KeyNotFoundError, KeyNotUniqueError, KeyUnfitError, UsageError
+from hsmjwt.compose.halves import load_public_file
+from hsmjwt.errors import KeyFault, KeyNotFoundError, KeyNotUniqueError, KeyUnfitError, UsageError
 from hsmjwt.guard.policy import check_clock
 from hsmjwt.hsm.certificates import CertificateObject, certificate_beside, find_certificates
 from hsmjwt.hsm.objects import KeyObject
@@ -28,7 +29,6 @@ DAYS = 365
 
 _MOST_DAYS = 36500
 _BACKDATED = 300  # seconds that a certificate is good before it is made, for servers whose clocks are behind
-_LARGEST = 1024 * 1024  # bytes of a file of certificates
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,7 +105,10 @@ def certificate_of(  # noqa: PLR0917 - a key as it was found, in parts
         beside = certificate_beside(session, key, public_key)
         return [] if beside is None else [beside.der]
     on_token = named.lower().startswith(SCHEME)
-    every = [_named(devices, choice, named, session, slot).der] if on_token else _of_file(named)
+    if on_token:
+        every = [_named(devices, choice, named, session, slot).der]
+    else:
+        every = load_public_file(devices.settings, choice.rules, "certificate", named, read_chain)
     try:
         chain = ordered(every, public_key)
     except UsageError as error:
@@ -146,18 +149,3 @@ def one_certificate(found: list[CertificateObject], named: str, slot_id: int | N
             f"{len(found)} certificates fit '{named}'", hint="\n  ".join(("pick one of these:", *lines))
         )
     return found[0]
-
-
-def _of_file(path: str) -> list[bytes]:
-    try:
-        with open(path, "rb") as file:
-            data = file.read(_LARGEST + 1)
-    except OSError as error:
-        reason = (error.strerror or "unknown reason").lower()
-        raise ConfigError(f"the certificate file '{path}' cannot be read: {reason}") from None
-    if len(data) > _LARGEST:
-        raise ConfigError(f"the certificate file '{path}' holds more than {_LARGEST} bytes")
-    try:
-        return read_chain(data)
-    except UsageError as error:
-        raise ConfigError(f"the certificate file '{path}': {error.message}", hint=error.hint) from None

@@ -19,7 +19,7 @@ from hsmjwt.hsm.uri import KeyUri
 from hsmjwt.jose.encoding import b64u_encode
 from hsmjwt.jose.keys import HiddenKey, PublicKey
 from hsmjwt.x509.certificate import Certificate, read
-from hsmjwt.x509.chain import leaf_of
+from hsmjwt.x509.chain import leaf_of, ordered
 from hsmjwt.x509.der import armoured
 from hsmjwt.x509.signature import signature_of
 
@@ -186,10 +186,15 @@ def _by_uri(devices: Devices, choice: DeviceChoice) -> bytes:
     return one_certificate(there, choice.uri.brief, slot.needed_id).der
 
 
-def check_match(devices: Devices, choice: DeviceChoice, ders: Sequence[bytes], *, named: str) -> None:
-    """Raise KeyUnfitError where none of the certificates, of `named`, is the chosen key's."""
-    if leaf_of(map(read, ders), half_of(devices, choice, found(devices, choice, "public", "private"))) is None:
+def with_own_first(devices: Devices, choice: DeviceChoice, ders: Sequence[bytes], *, named: str) -> list[bytes]:
+    """Return certificates, of `named`, with the chosen key's own and the chain above it first, then the others.
+
+    Raises KeyUnfitError where none of them is the key's.
+    """
+    own = ordered(ders, half_of(devices, choice, found(devices, choice, "public", "private")))
+    if not own:
         raise of_another_key(named)
+    return own + [der for der in ders if der not in own]
 
 
 def about(der: bytes, now: float) -> dict[str, Any]:

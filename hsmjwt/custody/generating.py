@@ -22,6 +22,7 @@ from hsmjwt.guard.policy import check_alg
 from hsmjwt.hsm.keygen import NewKey, NewPair, chosen_mechanism, generate, removed, rename
 from hsmjwt.hsm.module import Module
 from hsmjwt.hsm.objects import NAMES, KeyObject, public_key_of, search
+from hsmjwt.hsm.shells import may_hold_shells, shells
 from hsmjwt.hsm.slots import Slot
 from hsmjwt.hsm.unfinished import Unfinished, UnfinishedNotes, begun
 from hsmjwt.hsm.uri import KeyUri
@@ -98,7 +99,6 @@ class _Work:
             if finished is not None:
                 return Generated(finished, created=True)
         with self._abandoned_in_order():
-            note = begun(self._new)
             with self._module.alone():  # or of two that start together both would find the label free
                 known = self._known(if_absent=if_absent)
                 if known is not None:
@@ -107,6 +107,8 @@ class _Work:
                 session = self._session
                 self._over.clear()
                 self._heed()
+                before = self._shells()
+                note = begun(self._new, None if before is None else len(before))
                 self._notes.keep(note)
                 try:
                     self._around.deadline.enter(MAKES)
@@ -127,6 +129,7 @@ class _Work:
             if note.label == self._new.label and not marked:
                 # Where a token took the id that was asked for, and no mark, there is no telling whose it is.
                 self._hint = "an interrupted run may have left it: hsmjwt key delete removes it if nobody uses it"
+            self._sweep(note)
             self._clear(note, marked)
             return None
         named = self._of(KeyUri(object=note.label, id=note.final))
@@ -172,6 +175,26 @@ class _Work:
         if left:
             self._around.warn(f"removed what an interrupted run had left of a new key: {names}")
         self._notes.drop(note)
+
+    def _shells(self) -> list[int] | None:
+        """Return the objects without name and content, by number; None where none can be on the token."""
+        direct = self._module.library.direct
+        if direct is None or not may_hold_shells(self._token):
+            return None
+        return shells(direct, self._session.handle)
+
+    def _sweep(self, note: Unfinished) -> None:
+        """Remove what is no key yet, where there was no such thing when the note was written."""
+        found, direct = self._shells(), self._module.library.direct
+        if note.shells != 0 or not found or direct is None:
+            return
+        try:
+            for number in found:
+                direct.destroy(self._session.handle, number)
+        except HsmjwtError as error:
+            self._fail(note, error)
+            return
+        self._around.warn(f"removed what an interrupted run had left of a new key: {len(found)} without a name")
 
     def _fail(self, note: Unfinished, error: HsmjwtError) -> None:
         """Raise the error that keeps the note, unless another key is in hand."""

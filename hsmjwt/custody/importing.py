@@ -21,7 +21,7 @@ from hsmjwt.hsm.keygen import removed
 from hsmjwt.hsm.module import Module
 from hsmjwt.hsm.objects import KeyObject, search
 from hsmjwt.hsm.slots import Slot
-from hsmjwt.hsm.uri import KeyUri
+from hsmjwt.hsm.uri import KeyType, KeyUri
 from hsmjwt.hsm.ways import WAYS
 from hsmjwt.jose.algorithms import ALGORITHMS, Algorithm, by_default, misfit
 from hsmjwt.jose.keys import PublicKey
@@ -31,6 +31,7 @@ from hsmjwt.softkey import SoftKey, read_private
 from hsmjwt.x509.public import key_bits, key_identifier
 
 _TAKEN = "take another --label or --id, or hsmjwt key delete the old one; nothing was changed"
+_KINDS: tuple[KeyType, ...] = ("private", "public")  # apart: SoftHSM may hold what is neither, of a killed process
 _SOURCES = "--passphrase-source names where it is: file:PATH, env:NAME, credential:NAME, fd:N or command:PROGRAM"
 
 
@@ -143,10 +144,8 @@ class _Work:
         self._new = NewObjects(wanted.label, self._id, self._allowed())
 
     def done(self) -> Imported:
-        dead = self._dead_half()
+        self._refuse_whole()
         with self._module.alone():  # or of two that start together both would find the label free
-            if dead is not None:
-                self._remove(dead)
             public, imported = self._put()
         try:
             self_test(self._devices, self._choice, self._uri(imported.private), self._algs[0].name)
@@ -176,8 +175,8 @@ class _Work:
         usual = key_identifier(self._soft.public_key)
         twins = [
             key
-            for key in search(self._session, KeyUri(id=usual), self._token)
-            if key.label != self._wanted.label and self._holds(key)
+            for key in self._everything()
+            if key.id == usual and key.label != self._wanted.label and self._holds(key)
         ]
         if not twins:
             return usual
@@ -217,27 +216,21 @@ class _Work:
             allowed.append(usable[0])
         return tuple(dict.fromkeys(allowed))
 
-    def _dead_half(self) -> KeyObject | None:
-        """Return the private half of this very pair where it is there and cannot sign.
-
-        A token whose process is killed at its work may leave such a one.
-        """
+    def _refuse_whole(self) -> None:
+        """Raise KeyFault where both halves of this very pair are there, and say whether they sign."""
         private, public = self._ours(self._everything())
-        if len(private) != 1 or len(public) != 1:
-            return None
+        if not (private and public):
+            return
         self._refuse_protected(private)
+        uri = self._uri(private[0])
         try:
-            self_test(self._devices, self._choice, self._uri(private[0]), self._algs[0].name)
-        except (KeyFault, DeviceError):
-            return private[0]
-        raise KeyFault(f"this very key is on the token already: {self._uri(private[0])}", hint="nothing was changed")
-
-    def _remove(self, dead: KeyObject) -> None:
-        fault = DeviceError(f"what an interrupted import has left cannot be removed: {self._uri(dead)}")
-        failed = removed([dead.handle], fault, self._wanted.label)
-        if failed is not fault:
-            raise failed
-        self._devices.around.warn(f"removed what an interrupted import had left: {self._uri(dead)}")
+            self_test(self._devices, self._choice, uri, self._algs[0].name)
+        except (KeyFault, DeviceError) as error:
+            raise KeyFault(
+                f"this very key is on the token already, and does not sign ({error.message}): {uri}",
+                hint=f"if an interrupted import has left it, hsmjwt key delete '{uri}' takes it off",
+            ) from None
+        raise KeyFault(f"this very key is on the token already: {uri}", hint="nothing was changed")
 
     def _unless_taken(self) -> KeyObject | None:
         """Return the public half that an interrupted import of this key has left; None where there is nothing.
@@ -275,7 +268,7 @@ class _Work:
             refuse_protected(tables, self._uri(key), "written over")
 
     def _everything(self) -> list[KeyObject]:
-        return search(self._session, KeyUri(), self._token)
+        return [key for kind in _KINDS for key in search(self._session, KeyUri(type=kind), self._token)]
 
     def _uri(self, key: KeyObject) -> str:
         return key.uri(self._slot.needed_id)

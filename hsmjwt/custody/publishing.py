@@ -13,12 +13,13 @@ from hsmjwt.compose import halves
 from hsmjwt.compose.devices import DeviceChoice, Devices
 from hsmjwt.custody.certificates import certificate_of
 from hsmjwt.custody.keys import FoundKey, algorithms, found, half_of
-from hsmjwt.errors import KeyUnfitError
+from hsmjwt.errors import HsmjwtError, KeyUnfitError
 from hsmjwt.guard.policy import bound_to
+from hsmjwt.hsm.objects import KeyObject
 from hsmjwt.jose.algorithms import ALGORITHMS, by_default, fits, misfit, usable_with
 from hsmjwt.jose.encoding import b64u_encode
 from hsmjwt.jose.jwk import thumbprint, to_jwk
-from hsmjwt.jose.keys import PublicKey
+from hsmjwt.jose.keys import PublicKey, RsaKey
 from hsmjwt.keyrules import KeyRules, bounds
 
 
@@ -68,6 +69,12 @@ def jwk_set(devices: Devices, wanted: Sequence[Wanted]) -> dict[str, Any]:
     return publish(devices, wanted).keys
 
 
+def jwk_of(devices: Devices, choice: DeviceChoice) -> dict[str, Any]:
+    """Return the public half of one key as a JWK without its certificate; see `publish`."""
+    (jwk,) = publish(devices, [Wanted(choice)]).keys["keys"]
+    return {name: value for name, value in jwk.items() if name not in ("x5c", "x5t#S256")}
+
+
 def publish(devices: Devices, wanted: Sequence[Wanted]) -> Published:
     """Return the public halves of keys as a JWK set (RFC 7517, section 5), in the order in which they are asked for.
 
@@ -112,9 +119,38 @@ def _entry(devices: Devices, wanted: Wanted) -> _Entry:
     named = next((each for each in rules if each.certificate is not None), wanted.choice.rules)
     choice = msgspec.structs.replace(wanted.choice, rules=named)
     chain = certificate_of(devices, choice, there.key, there.session, there.slot, public)
-    bound = tuple(alg for alg in bound_to(bounds(rules)) if fits(ALGORITHMS[alg], public))
-    likely = (*algorithms(there.key, public), *usable_with(public))[0]
-    return _Entry(public, wanted.kids, bound, likely.name, chain)
+    named_algs = bound_to(bounds(rules))
+    bound = tuple(alg for alg in named_algs if fits(ALGORITHMS[alg], public))
+    if named_algs and not bound:
+        raise KeyUnfitError(f"the key '{uri}': {misfit(ALGORITHMS[named_algs[0]], public)}")
+    likely = "" if bound else _likely(devices, wanted.choice, there, public)
+    return _Entry(public, wanted.kids, bound, likely, chain)
+
+
+def _likely(devices: Devices, choice: DeviceChoice, there: FoundKey, public: PublicKey) -> str:
+    """Return the algorithm that a key signs with where nobody names one: the first that its mechanisms allow.
+
+    Of an RSA key the private half alone may tell those; it is looked at where that asks nobody for a PIN.
+    """
+    key = there.key
+    if isinstance(public, RsaKey) and key.kind == "public" and not key.allowed:
+        key = _private_half(devices, choice) or key
+    return (*algorithms(key, public), *usable_with(public))[0].name
+
+
+def _private_half(devices: Devices, choice: DeviceChoice) -> KeyObject | None:
+    """Return the private half of a key whose public one was found; None where it cannot be seen."""
+    if choice.pin_source.kind in ("prompt", "none"):
+        return None
+    try:
+        return found(
+            devices, msgspec.structs.replace(choice, uri=msgspec.structs.replace(choice.uri, type="private")), "private"
+        ).key
+    except HsmjwtError as error:
+        devices.around.warn(
+            f"warning: which algorithm the key is for cannot be told, so that it is its default: {error.message}"
+        )
+        return None
 
 
 def _rules(devices: Devices, choice: DeviceChoice, there: FoundKey) -> tuple[KeyRules, ...]:

@@ -7,7 +7,6 @@ nothing. The old key counts until the config names the new one, and is published
 from __future__ import annotations
 
 import base64
-import contextlib
 import datetime
 import functools
 import os
@@ -22,8 +21,8 @@ from hsmjwt import config
 from hsmjwt.compose import access
 from hsmjwt.compose.devices import DeviceChoice, Devices, choice_of, open_signer, state_folder
 from hsmjwt.config import KeyTable, Settings
-from hsmjwt.custody import certificates, rotation_files
-from hsmjwt.custody.deleting import Doomed, delete_key, doomed_key
+from hsmjwt.custody import certificates, rotation_files, rotation_old
+from hsmjwt.custody.deleting import Doomed, delete_key
 from hsmjwt.custody.dependents import refuse_protected, tables_for
 from hsmjwt.custody.generating import generate_key
 from hsmjwt.custody.keys import found
@@ -31,7 +30,7 @@ from hsmjwt.custody.proof import self_test
 from hsmjwt.custody.publishing import public_jwk
 from hsmjwt.custody.rotation_state import KeyMark, State, StateFile, Step, moment
 from hsmjwt.custody.rotation_switch import Switch
-from hsmjwt.errors import BusyError, ConfigError, KeyNotFoundError, KeyUnfitError, ServerError, UsageError
+from hsmjwt.errors import BusyError, ConfigError, KeyUnfitError, ServerError, UsageError
 from hsmjwt.hsm.keygen import KINDS, NewKey, parse_new_key
 from hsmjwt.hsm.objects import search
 from hsmjwt.hsm.uri import KeyUri, TokenInfo, display, parse
@@ -112,40 +111,30 @@ class Rotation:
             return state
 
     def abandon(self) -> State:
-        """Give up a rotation that has not switched: take the new key out of what is published; return the last state.
+        """Give up a rotation before the switch, or after somebody took that back; return the last state.
 
-        Raises UsageError where there is none, or where the config names the new key already.
+        The new key is taken out of what is published. Raises UsageError where there is nothing to give up, or where the
+        config names the new key.
         """
         with self.file.turn(self._deadline):
             self._refuse_changed()
             state = self.file.read()
-            if state is None or state.step in ("switched", "retired") or self._switch.is_made(state):
+            if state is None or state.step == "retired" or self._switch.is_made(state):
                 raise UsageError(f"no rotation of the profile {self._name!r} is under way that could be given up")
-            if state.new is not None and state.step != "made":
+            if state.new is not None and rotation_files.is_published(state.out):
                 rotation_files.put(state.out, [state.old.jwk], gone=state.new.jwk)
             self.file.remove()
             return state
 
     def doomed(self, state: State) -> Doomed | None:
-        """Return the old key of a rotation that is over, with all that goes with it; None where it is gone already.
-
-        Raises KeyUnfitError where another key is behind its URI now, and what `deleting.doomed_key` raises.
-        """
-        choice = self._choice_for(state.old.uri)
-        with contextlib.suppress(KeyNotFoundError):  # where a run that was killed has left the public half alone
-            public = open_signer(self._devices, choice, "self-test").signer.public_key
-            if thumbprint(public) != state.old.thumbprint:
-                raise KeyUnfitError(
-                    f"the key '{state.old.uri}' is not the old one any more", hint="nothing was deleted"
-                )
-        try:
-            return doomed_key(self._devices, choice)
-        except KeyNotFoundError:
-            return None
+        """Return the old key of a rotation that is over; see `rotation_old.doomed`."""
+        return rotation_old.doomed(self._devices, self._choice_for(state.old.uri), state)
 
     def delete(self, state: State, doomed: Doomed | None) -> State:
         """Delete the old key with its certificates, and write down that it is gone."""
         with self.file.turn(self._deadline):
+            if self.file.read() != state:
+                raise BusyError("another hsmjwt has gone on with the rotation meanwhile", hint="run it again")
             if doomed is not None:
                 delete_key(doomed, certificates=True)
             return self.file.write(msgspec.structs.replace(state, old_deleted=True))
@@ -164,12 +153,10 @@ class Rotation:
     def _resumed(self, state: State) -> State:
         """Check that a rotation under way is the one that is meant, and heed what is asked for anew."""
         wish = self._wish
-        ours = state.table == self._table.name and (
-            display(self._table.uri) == state.written or self._switch.is_made(state)
-        )
-        if not ours and state.step != "switched":
+        is_old = state.step != "switched" and display(self._table.uri) == state.written
+        if state.table != self._table.name or not (is_old or self._switch.is_made(state)):
             raise ConfigError(
-                f"a rotation is under way, and the key of [keys.{self._table.name}] is neither the old nor the new one",
+                f"a rotation is under way, and [keys.{self._table.name}] names {self._unexpected(state)}",
                 hint=f"--abandon gives it up; '{self.file.path}' says how far it has come",
             )
         if wish.out is not None and os.path.abspath(wish.out) != state.out:
@@ -189,6 +176,14 @@ class Rotation:
                 changes["grace_ends"] = moment(since + wish.grace)
         changed = msgspec.structs.replace(state, **changes)
         return state if changed == state else self.file.write(changed)
+
+    @staticmethod
+    def _unexpected(state: State) -> str:
+        return (
+            "not the new key, which it was switched to"
+            if state.step == "switched"
+            else "neither the old key nor the new one"
+        )
 
     # The steps.
 
@@ -321,9 +316,10 @@ class Rotation:
             try:
                 access.token_broker(self._devices, trial, store).token(fresh=True)
             except ServerError as error:
+                more = "" if error.hint is None else f"; {error.hint}"
                 error.hint = (
                     f"the provider does not take the new key yet, and nothing was switched: upload what it wants of "
-                    f"{', '.join(rotation_files.paths(state.out))}, then run it again"
+                    f"{', '.join(rotation_files.paths(state.out))}, then run it again{more}"
                 )
                 raise
         return self._did(state, "accepted")

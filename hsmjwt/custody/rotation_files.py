@@ -31,6 +31,11 @@ def paths(folder: str) -> list[str]:
     return [os.path.join(folder, name) for name in (JWKS, PUBLIC, CERTIFICATE)]
 
 
+def is_published(folder: str) -> bool:
+    """Tell whether a folder holds a JWK set."""
+    return os.path.exists(os.path.join(folder, JWKS))
+
+
 def publish(folder: str, entries: Sequence[dict[str, Any]], public: PublicKey, certificate: bytes) -> None:
     """Write all three files; raises ConfigError where the folder is not to be had, or holds a set that is none."""
     put(folder, entries)

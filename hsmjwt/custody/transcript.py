@@ -89,7 +89,7 @@ class Transcript:
         The signed one is a JWS (RFC 7515) whose payload holds what the readable one shows.
         """
         try:
-            opened = open_signer(devices, choice, "transcript")
+            opened = open_signer(devices, choice, "transcript", alg.name)
             # as JSON has it: what is signed is what the readable file shows
             final = json.loads(json.dumps({**self.about, "verdict": verdict, "ended": self._now()}))
             header = {"typ": TRANSCRIPT_TYP, "alg": alg.name, "kid": thumbprint(opened.signer.public_key)}

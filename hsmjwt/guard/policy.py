@@ -27,6 +27,7 @@ SELF_TEST: Final = b"hsmjwt self-test v1\n"
 RESERVED_TYP: Final = "hsmjwt-"  # types of our own: who may sign could otherwise forge a ceremony's transcript
 TRANSCRIPT_TYP: Final = "hsmjwt-transcript+jws"
 _RANDOM = 32  # bytes of a self-test
+_BOTH = 'a key that is used with two has a table that lists both, such as alg = ["RS256", "PS256"]'
 
 Purpose = Literal["assertion", "certificate", "request", "transcript", "self-test"]
 
@@ -80,7 +81,7 @@ def bound_to(bounds: Sequence[Bound]) -> tuple[str, ...]:
         raise refused(
             f"keys.{named[-1].table}.alg",
             f"key tables bind one key to different algorithms: {said}",
-            hint='a key that is used with two has a table that lists both, such as alg = ["RS256", "PS256"]',
+            hint=_BOTH,
         )
     return agreed
 
@@ -90,7 +91,9 @@ def check_alg(bounds: Sequence[Bound], alg: str) -> None:
     for each in bounds:
         if each.algs and alg not in each.algs:
             raise refused(
-                f"keys.{each.table}.alg", f"{alg} is asked for, and the key table binds its key to {_either(each.algs)}"
+                f"keys.{each.table}.alg",
+                f"{alg} is asked for, and the key table binds its key to {_either(each.algs)}",
+                hint=_BOTH,
             )
 
 

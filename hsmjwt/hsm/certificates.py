@@ -8,6 +8,7 @@ import msgspec
 
 from hsmjwt.errors import DeviceError, HsmjwtError, UsageError
 from hsmjwt.hsm.binding import pkcs11
+from hsmjwt.hsm.creating import created
 from hsmjwt.hsm.faults import translated
 from hsmjwt.hsm.objects import KeyObject, read_attributes
 from hsmjwt.hsm.uri import KeyUri, TokenInfo, format_object_uri
@@ -103,8 +104,7 @@ def store(session: Any, key: KeyObject, new: NewCertificate) -> CertificateObjec
         attribute.SERIAL_NUMBER: new.serial,
         attribute.VALUE: new.der,
     }
-    with translated("C_CreateObject"):
-        handle = session.create_object(template)
+    handle = created(session, template)
     about = read_attributes(handle, _READ)
     made = CertificateObject(handle, about.get("LABEL"), about.get("ID"), about.get("VALUE", b""), key.token)
     if made.der != new.der:

@@ -120,6 +120,7 @@ class Direct:
     The caller sees to it that nothing else happens in the session meanwhile.
     """
 
+    _destroy = _function(23, _ULONG, _ULONG)  # C_DestroyObject
     _ask = _function(25, _ULONG, _ULONG, _POINTER, _ULONG)  # C_GetAttributeValue
     _find_init = _function(27, _ULONG, _POINTER, _ULONG)
     _find_some = _function(28, _ULONG, _POINTER, _ULONG, _POINTER)
@@ -157,6 +158,10 @@ class Direct:
         if len(found) >= _MOST:
             raise DeviceError(f"C_FindObjects found {len(found)} objects and no end")
         return found
+
+    def destroy(self, session: int, thing: int) -> None:
+        """Remove an object; raises what the module gives."""
+        _check("C_DestroyObject", self._destroy(session, thing))
 
     def read(self, session: int, thing: int, question: Question) -> Values:
         """Return an object's answer to a question."""

@@ -295,13 +295,6 @@ def _public_half(session: Any, key: KeyObject) -> KeyObject | None:
     return None
 
 
-def certificate_ids(session: Any) -> set[bytes]:
-    """Return the ids of the certificates on the token."""
-    with translated("C_FindObjects"):
-        handles = list(session.get_objects({pkcs11.Attribute.CLASS: pkcs11.ObjectClass.CERTIFICATE}))
-    return {read_attributes(handle, ("ID",)).get("ID", b"") for handle in handles}
-
-
 def _several(uri: KeyUri, slot_id: int | None, found: list[KeyObject]) -> KeyNotUniqueError:
     """Say that a URI is too wide, with URIs that select one key each; where there are none such, say that."""
     message = f"{len(found)} keys fit '{uri.brief}'"

@@ -28,7 +28,8 @@ class Unfinished(msgspec.Struct, frozen=True):
     """A key that is being made, or was when its process died.
 
     `id` and `alg` are what was asked for. `final` is None until the key has signed; from then on it is the id that both
-    halves are to have, and `public` tells the public key (RFC 7093, section 2, method 1).
+    halves are to have, and `public` tells the public key (RFC 7093, section 2, method 1). `shells` is how many objects
+    without name and content there were before (see hsmjwt/hsm/shells.py), None where nobody looked.
     """
 
     label: str
@@ -39,15 +40,17 @@ class Unfinished(msgspec.Struct, frozen=True):
     time: float
     final: bytes | None = None
     public: bytes | None = None
+    shells: int | None = None
 
     def is_of(self, new: NewKey) -> bool:
         """Tell whether this is the very key that is asked for now."""
         return (self.label, self.kind, self.alg, self.id) == (new.label, new.kind.name, new.algorithm.name, new.id)
 
 
-def begun(new: NewKey) -> Unfinished:
+def begun(new: NewKey, shells: int | None) -> Unfinished:
     """Return the note of a key that is about to be made, with a mark of its own."""
-    return Unfinished(new.label, os.urandom(_MARK_BYTES), new.kind.name, new.algorithm.name, new.id, time.time())
+    mark = os.urandom(_MARK_BYTES)
+    return Unfinished(new.label, mark, new.kind.name, new.algorithm.name, new.id, time.time(), shells=shells)
 
 
 class UnfinishedNotes:

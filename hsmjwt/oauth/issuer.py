@@ -19,6 +19,7 @@ MANDATORY_ALG = "RS256"
 """What OpenID Connect Discovery 1.0, section 3, wants every issuer to sign with."""
 
 _CLAIMS = ("iss", "sub", "aud", "exp", "iat")  # AWS looks for the member, which the specification only recommends
+_WANTED = "an issuer is an https URL without query and fragment (OpenID Connect Discovery 1.0, section 3)"
 _BROKEN_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 
 
@@ -28,16 +29,16 @@ def check_issuer(text: str) -> str:
     Raises UsageError for what is no https URL without query and fragment (section 3), and for what two programs may
     read as two different URLs.
     """
+    if text and not text.lower().startswith("https://"):
+        raise UsageError(f"the issuer {shown(text)} does not begin with https://", hint=_WANTED)
     try:
-        endpoint = parse_endpoint(text)
+        parse_endpoint(text)
     except UsageError as error:
-        raise UsageError(error.message.replace("the server's URL", "the issuer"), hint=error.hint) from None
-    if endpoint.scheme != "https":
-        raise UsageError(f"the issuer {shown(text)} is not https", hint="OpenID Connect Discovery 1.0, section 3")
+        raise UsageError(error.message.replace("the server's URL", "the issuer"), hint=error.hint or _WANTED) from None
     if not text.startswith("https://"):
-        raise UsageError(f"the issuer {shown(text)} does not begin with https:// in lower case")
+        raise UsageError(f"the issuer {shown(text)} does not begin with https:// in lower case", hint=_WANTED)
     if "?" in text:
-        raise UsageError(f"the issuer {shown(text)} has a query (?…)", hint="OpenID Connect Discovery 1.0, section 3")
+        raise UsageError(f"the issuer {shown(text)} has a query (?…)", hint=_WANTED)
     segments = text.removeprefix("https://").removesuffix("/").split("/")[1:]
     if not all(segments) or {".", ".."} & set(segments):
         raise UsageError(
@@ -45,7 +46,9 @@ def check_issuer(text: str) -> str:
             hint="verifiers would look for its keys in different places",
         )
     if _BROKEN_ESCAPE.search(text):
-        raise UsageError(f"the issuer {shown(text)} has a % that is not followed by two hexadecimal digits")
+        raise UsageError(
+            f"the issuer {shown(text)} has a % that is not followed by two hexadecimal digits", hint=_WANTED
+        )
     return text
 
 

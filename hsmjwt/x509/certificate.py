@@ -68,6 +68,7 @@ SIGNATURES = {  # RFC 4055, section 5; RFC 5758, section 3.2; RFC 8410, section 
 }
 HASHES = {"2.16.840.1.101.3.4.2.1": "SHA256", "2.16.840.1.101.3.4.2.2": "SHA384", "2.16.840.1.101.3.4.2.3": "SHA512"}
 _TIME = re.compile(rb"(\d{2}|\d{4})(\d{2})(\d{2})(\d{2})(\d{2})(\d{2})Z", re.ASCII)
+_SIGNED_DATA = bytes.fromhex("06092a864886f70d010702")  # what PKCS#7 begins with (RFC 2315, section 14)
 _UTC_TIME, _GENERALIZED_TIME = 23, 24  # numbers of universal tags (X.680, section 8.4)
 _SKI, _KEY_USAGE, _SAN, _BASIC, _AKI, _PURPOSE = (
     "2.5.29.14",
@@ -143,6 +144,8 @@ def read_chain(data: bytes) -> list[bytes]:
     UsageError where there is none, or too many, or one that cannot be read, and says what is there instead.
     """
     if is_der(data):
+        if _SIGNED_DATA in data[:32]:
+            _refuse("it is PKCS#7", "openssl pkcs7 -inform DER -in FILE -print_certs prints its certificates")
         read(data)
         return [data]
     try:
@@ -163,6 +166,8 @@ def read_chain(data: bytes) -> list[bytes]:
 def _refuse_other(data: bytes, labels: Sequence[str]) -> NoReturn:
     if any(label.endswith("CERTIFICATE REQUEST") for label in labels):
         _refuse("it is a certificate request", "an authority turns it into a certificate")
+    if labels == ["TRUSTED CERTIFICATE"]:
+        _refuse("it is PEM of TRUSTED CERTIFICATE", "openssl x509 -in FILE prints the certificate in it")
     if labels == ["PKCS7"]:
         _refuse("it is PKCS#7", "openssl pkcs7 -in FILE -print_certs prints its certificates")
     if labels:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from hsmjwt.jose.keys import PublicKey
 from hsmjwt.x509.certificate import Certificate, read
@@ -13,6 +13,16 @@ def leaf_of(every: Iterable[Certificate], key: PublicKey) -> Certificate | None:
     """Return the certificate of a key; of several that which is valid longest, of these the one from the latest day."""
     own = [each for each in every if each.public_key == key]
     return max(own, key=lambda each: (each.not_after, each.not_before), default=None)
+
+
+def ends(every: Sequence[Certificate]) -> list[Certificate]:
+    """Return the certificates that issued none of the others, so that they are no chain above one of them.
+
+    One that a key issued to itself is nobody else's work, and so two such of one name are both ends.
+    """
+    above = (_issuers(each, [other for other in every if other is not each]) for each in every if not each.self_signed)
+    issuers = {issuer.der for found in above for issuer in found}
+    return [each for each in every if each.der not in issuers]
 
 
 def ordered(ders: Iterable[bytes], key: PublicKey) -> list[bytes]:
@@ -33,8 +43,11 @@ def ordered(ders: Iterable[bytes], key: PublicKey) -> list[bytes]:
 
 def _issuer(below: Certificate, among: Iterable[Certificate]) -> Certificate | None:
     """Return who may have issued a certificate; of one name and key, the certificate that is valid longest."""
-    fitting = [each for each in among if may_have_issued(each, below)]
-    return max(fitting, key=lambda each: (each.not_after, each.not_before), default=None)
+    return max(_issuers(below, among), key=lambda each: (each.not_after, each.not_before), default=None)
+
+
+def _issuers(below: Certificate, among: Iterable[Certificate]) -> list[Certificate]:
+    return [each for each in among if may_have_issued(each, below)]
 
 
 def may_have_issued(above: Certificate, below: Certificate) -> bool:

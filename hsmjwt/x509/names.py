@@ -75,6 +75,7 @@ _ALSO = {  # other names of the same (RFC 4519, section 2)
 _PRINTABLE_TEXT = re.compile(r"[A-Za-z0-9 '()+,./:=?-]*")  # X.680, section 41.4
 _DOTTED = re.compile(r"(?:[01]\.(?:[1-3]?\d)|2\.(?:0|[1-9]\d{0,9}))(?:\.(?:0|[1-9]\d{0,9})){0,14}", re.ASCII)
 _SPECIAL = '"+,;<>\\'  # RFC 4514, section 2.4
+_LITERAL = "a # at the start of a text is written \\#"
 _HEX = re.compile(r"(?:[0-9A-Fa-f]{2})+")
 
 
@@ -224,7 +225,7 @@ def _part(piece: str) -> Part:
     if not value:
         _refuse(piece, "has no value")
     if value.startswith("#"):
-        return Part(oid, _of_hex(piece, value[1:]))
+        return Part(oid, _of_hex(piece, _SHORT.get(oid), value[1:]))
     return Part(oid, _value(piece, _SHORT.get(oid), _unescaped(piece, value)))
 
 
@@ -235,14 +236,18 @@ def _without_blanks(value: str) -> str:
     return cut + " " if ends_open and value.rstrip(" ") != value else cut
 
 
-def _of_hex(piece: str, digits: str) -> bytes:
-    """Return the DER that `#` and hexadecimal digits spell out (RFC 4514, section 2.4)."""
+def _of_hex(piece: str, name: str | None, digits: str) -> bytes:
+    """Return the DER that `#` and hexadecimal digits spell out (RFC 4514, section 2.4), text as `name` has it."""
     try:
         der = bytes.fromhex(digits) if _HEX.fullmatch(digits) else b""
-        only(der)
+        text = _text_of(der)
     except DerFault:
-        _refuse(piece, "has a value that is no DER in hexadecimal", "a # at the start of a text is written \\#")
-    return der
+        _refuse(piece, "has a value that is no DER in hexadecimal", _LITERAL)
+    if name is None:
+        return der
+    if not text:
+        _refuse(piece, f"has a value in hexadecimal that is no text, and {name} is one", _LITERAL)
+    return _value(piece, name, text)
 
 
 def _unescaped(piece: str, value: str) -> str:

@@ -314,6 +314,7 @@ def test_file_and_key_are_not_taken_for_each_other(quick, files):
         ("readonly", "CKR_TOKEN_WRITE_PROTECTED"),
         ("create=0xe2", "CKR_TOKEN_WRITE_PROTECTED"),
         ("create=0x31", "is full"),
+        ("create=0x82", "does not keep what is written to it"),  # what SoftHSM says on a full disk
     ],
 )
 def test_a_token_that_takes_nothing_is_left_as_it_was(quick, token, files, *, faults, why):
@@ -348,6 +349,18 @@ def test_a_file_is_shown_without_a_token(quick, files):
     assert [each["subject"] for each in about["chain"]] == ["CN=below"]
     assert about["matches_key"] is None
     assert made(quick("cert", "show", "--file", file, "--pem")) == Path(file).read_text()
+
+
+def test_of_a_file_the_keys_own_certificate_is_shown_first(quick, k1, files):
+    file = files(CA_PEM + issue(CA.public_key(), name="stranger") + issue(k1, name="mine"))
+    about = json.loads(made(quick("cert", "show", K1, "--file", file, "--json")))
+    assert (about["subject"], about["matches_key"]) == ("CN=mine", True)
+    assert [each["subject"] for each in about["chain"]] == ["CN=ca", "CN=stranger"]
+    first, *others = made(quick("cert", "show", K1, "--file", file)).split("\n\n")
+    assert "subject        CN=mine" in first
+    assert "the key's own  yes" in first
+    assert not any("the key's own" in other for other in others)
+    refused(quick("cert", "show", K1, "--file", files(CA_PEM)), 6, "is a certificate of another key")
 
 
 def test_a_certificate_drives_no_terminal(quick, files):

@@ -138,7 +138,19 @@ def test_keys_of_several_tokens_are_one_set(quick, token):
 
 
 def test_a_set_needs_no_pin(quick):
-    assert len(published(quick, "pkcs11:object=k1", HSMJWT_PIN_SOURCE="file:/nowhere")) == 1
+    for source in (None, "none", "file:/nowhere"):
+        (key,) = published(quick, "pkcs11:object=k1", HSMJWT_PIN_SOURCE=source)
+        assert key["alg"] == "RS256"
+    warned = quick("jwks", "pkcs11:object=k1", HSMJWT_PIN_SOURCE="file:/nowhere").err
+    assert warned.startswith("hsmjwt: warning: which algorithm the key is for cannot be told")
+
+
+def test_the_algorithm_is_the_one_that_the_keys_mechanisms_allow(quick):
+    """The private half alone may tell them."""
+    uri = generate(quick, "rsa:2048", "pss", "--alg", "PS512")
+    assert published(quick, uri)[0]["alg"] == "PS512"
+    assert json.loads(quick("key", "export", uri, "--jwk").out)["alg"] == "PS512"
+    assert json.loads(quick("key", "export", uri, "--json").out)["jwk"]["alg"] == "PS512"
 
 
 def config(path: Path, token, *tables: str) -> tuple[str, str]:
@@ -180,6 +192,8 @@ def test_what_a_key_table_binds_holds_however_the_key_is_named(quick, token, tmp
     both = config(tmp_path / "c.toml", token, table.format("one", '["RS256", "PS256"]'))
     (key,) = published(quick, "pkcs11:id=%01", *both)
     assert "alg" not in key
+    wrong = config(tmp_path / "c.toml", token, table.format("one", '"ES256"'))
+    refused(quick("jwks", "pkcs11:id=%01", *wrong), 6, "ES256 takes EC keys")
     at_odds = config(tmp_path / "c.toml", token, table.format("one", '"PS256"'), table.format("two", '"RS256"'))
     refused(quick("jwks", "keys.one", *at_odds), 8, "PS256")
 
@@ -210,7 +224,7 @@ def test_a_public_half_that_only_a_file_has_is_published(quick, token, tmp_path)
 def test_files_of_an_issuer_are_for_everybody_and_replaced_as_a_whole(quick, tmp_path):
     out = tmp_path / "a" / "public"
     words = ("jwks", "pkcs11:object=k1", "--issuer", "https://id.example.test/t/", "--out")
-    done = quick(*words, str(out))
+    done = quick(*words, str(out), steps=[("mask", 0o077)])
     assert (done.code, done.err) == (0, "")
     files = [out / "jwks.json", out / ".well-known" / "openid-configuration"]
     assert done.out.splitlines() == list(map(str, files))

@@ -279,6 +279,30 @@ def test_killed_anywhere_it_leaves_the_truth_and_can_be_held_again(file, quick, 
     assert reached == {"generate", "certificate", "export", "audit"}
 
 
+def test_ctrl_c_ends_it_with_the_truth_on_the_disk(file, token):
+    code = KILL_AT.replace(
+        'in ("os.rename", "os.remove", "os.mkdir")', '== "os.rename" and "certificate.pem" in args[1]'
+    )
+    code = code.replace("SIGKILL", "SIGINT")
+    done = execute([sys.executable, "-c", code, "1", "key", "ceremony", str(file)], token.environ())
+    assert done.code == -signal.SIGINT
+    assert (done.out, done.err) == ("", "hsmjwt: error: interrupted\n")
+    left = about(file.parent / "evidence")
+    assert left["verdict"] == "aborted"
+    assert left["steps"][-1]["step"] in ("certificate", "export", "audit")  # it goes on while the process ends
+    assert not (file.parent / "evidence" / "transcript.jws").exists()
+
+
+def test_no_pin_is_in_the_evidence_or_in_what_is_said(file, quick, token):
+    pin = token.pin_file.read_text()
+    done = quick("key", "ceremony", str(file), "--verbose", "--pin-source", "env:SECRET_SOURCE", SECRET_SOURCE=pin)
+    assert done.code == 0
+    everything = b"".join(contents(file.parent / "evidence").values()) + (done.out + done.err).encode()
+    assert pin.encode() not in everything
+    jws = (file.parent / "evidence" / "transcript.jws").read_text()
+    assert pin not in json.dumps(split(jws.strip()).claims)
+
+
 def test_a_step_that_fails_is_written_down_and_the_error_says_what_is_left(file, token):
     """A limit on the size of files stops the audit's page, which is longer than all files before it."""
     file.write_text(FILE.partition("[certificate]")[0])

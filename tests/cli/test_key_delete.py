@@ -174,8 +174,10 @@ def test_what_is_not_exactly_one_key_is_not_deleted(quick, tmp_path, named, code
     assert len(rows(quick)) == 2
 
 
-def test_without_a_key_named_nothing_is_deleted(quick):
-    refused(quick("key", "delete", "--yes", HSMJWT_KEY=None), 2, "no key is named")
+def test_a_variable_deletes_nothing(quick):
+    refused(quick("key", "delete", "--yes", HSMJWT_KEY=K1), 2, "no key is named", hint="HSMJWT_KEY deletes nothing")
+    assert rows(quick) == [("k1", True, True)]
+    assert quick("key", "delete", "--key", K1, "--yes", HSMJWT_KEY=None).code == 0
 
 
 # Somebody says yes.

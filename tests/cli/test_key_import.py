@@ -458,3 +458,15 @@ def test_a_full_disk_keeps_no_half_of_a_key(token, mounts, keyfile, room, flags)
     assert done.returncode == 7, done
     assert "it may be full, or not writable" in done.stderr
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["LABEL", "k1"]
+
+
+def test_of_imports_that_run_together_one_gets_the_label(token, tmp_path, quick):
+    running = []
+    for kind in ("p256", "p384", "p521", "rsa"):
+        path = tmp_path / f"{kind}.pem"
+        path.write_bytes(pem(kind))
+        command = [sys.executable, "-m", "hsmjwt", "key", "import", str(path), *ON_T1, "--label", "app"]
+        running.append(subprocess.Popen(command, env=token.environ(), stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+    ended = [process.communicate(timeout=60) for process in running]
+    assert sorted(process.returncode for process in running) == [0, 6, 6, 6], ended
+    assert objects(quick) == [("app", True, True), ("k1", True, True)]

@@ -364,6 +364,31 @@ def test_a_rotation_that_has_not_switched_can_be_given_up(case):
     refused(case.rotate("--abandon"), 2, "no rotation of the profile 'svc' is under way")
 
 
+def test_a_switch_that_somebody_took_back_keeps_the_old_key_published_and_can_be_given_up(case):
+    state = case.state("--out", str(case.web), "--grace", "0s")
+    assert state["step"] == "retired"
+    again = case.state("--out", str(case.web), "--grace", "1h")
+    case.write(uri=again["old"]["uri"])
+    refused(
+        case.rotate("--grace", "0"), 3, "names not the new key, which it was switched to", hint="--abandon gives it up"
+    )
+    assert case.published() == [again["old"]["thumbprint"], again["new"]["thumbprint"]]
+    assert case.rotate("--abandon").code == 0
+    assert case.published() == [again["old"]["thumbprint"]]
+    assert case("token", "svc", "--fresh").code == 0
+
+
+def test_an_old_key_that_the_config_still_names_is_not_deleted(case):
+    case.state("--out", str(case.web), "--grace", "0")
+    new = case.uri()
+    case.write(uri=new, table='[keys.other]\nuri = "pkcs11:token=t1;id=%01"\n')
+    refused(case.rotate("--delete-old", "--yes"), 3, "still named by [keys.other]", hint="nothing was deleted")
+    assert len(case.labels()) == 2
+    case.write(uri="pkcs11:token=t1;object=k1")
+    refused(case.rotate("--delete-old", "--yes"), 3, "still named by [keys.svc]")
+    assert len(case.labels()) == 2
+
+
 def test_another_wish_than_the_one_under_way_is_refused(case, tmp_path, token):
     token.make_key("spare", "05")
     case.write(more='kid = "given"\n')
@@ -371,7 +396,7 @@ def test_another_wish_than_the_one_under_way_is_refused(case, tmp_path, token):
     refused(case.rotate("--out", str(tmp_path)), 2, f"--out: this rotation publishes in '{case.web}'")
     refused(case.rotate("--to", "pkcs11:token=t1;object=spare"), 2, "--to: this rotation is to pkcs11:token=t1;")
     case.write(uri="pkcs11:token=t1;object=spare")
-    refused(case.rotate(), 3, "is neither the old nor the new one", hint="--abandon gives it up")
+    refused(case.rotate(), 3, "neither the old key nor the new one", hint="--abandon gives it up")
 
 
 @pytest.mark.parametrize(

@@ -200,3 +200,76 @@ def test_the_uri_of_a_new_key_exports_its_public_half_without_a_login(hsmjwt, to
     done = hsmjwt("key", "export", made.out.strip(), "--pin-source", "none", HSMJWT_KEY=None)
     assert (done.code, done.err) == (0, "")
     assert done.out.startswith("-----BEGIN PUBLIC KEY-----")
+
+
+def test_a_key_that_was_born_on_the_token_is_told_from_an_imported_one(quick, token, tmp_path):
+    made = quick("key", "generate", *ON_T1, "--label", "born", "--type", "p256").out.strip()
+    born = json.loads(quick("key", "show", made, "--json").out)
+    assert (born["origin"], born["key_gen_mechanism"]) == ("born on the device", "EC_KEY_PAIR_GEN")
+    assert (born["curve"], born["algorithms"], born["always_sensitive"]) == ("P-256", ["ES256"], True)
+    assert (born["usage"], born["allowed_mechanisms"]) == (["sign", "verify"], ["ECDSA"])
+    (tmp_path / "k.pem").write_text(openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", data=b""))
+    imported = quick("key", "import", "k.pem", *ON_T1, "--label", "imported")
+    assert imported.code == 0, imported.err
+    about = json.loads(quick("key", "show", imported.out.strip(), "--json").out)
+    assert (about["origin"], about["always_sensitive"], about["key_gen_mechanism"]) == ("imported", False, "none")
+    shown = quick("key", "show", imported.out.strip()).out
+    assert re.search(r"^origin +imported$", shown, re.MULTILINE)
+
+
+def test_a_key_that_may_have_been_let_out_is_said_to(quick, token):
+    token.make_key("open", "07", EXTRACTABLE=True, SENSITIVE=False)
+    about = json.loads(quick("key", "show", "pkcs11:object=open", "--json").out)
+    assert about["origin"] == "born on the device, which may have let it out since"
+
+
+def test_a_public_key_alone_is_shown_without_what_only_a_private_one_has(quick):
+    done = quick("key", "show", "pkcs11:object=k1;type=public", "--json", HSMJWT_PIN_SOURCE="none")
+    about = json.loads(done.out)
+    assert (about["private"], about["origin"], about["algorithms"], about["usage"]) == (False, None, None, None)
+    assert len(about["thumbprint"]) == 43
+    assert quick("key", "show", "pkcs11:object=k1;type=public").code == 0
+
+
+def test_the_certificate_beside_a_key_is_shown_and_whether_it_is_the_keys(quick):
+    uri = quick("key", "generate", *ON_T1, "--label", "c", "--type", "p256").out.strip()
+    assert json.loads(quick("key", "show", uri, "--json").out)["certificate"] is None
+    pem = quick("cert", "self-signed", "--key", uri, "--subject", "CN=c", "--days", "10").out
+    assert quick("cert", "import", "-", "--key", uri, stdin=pem.encode()).code == 0
+    certificate = json.loads(quick("key", "show", uri, "--json").out)["certificate"]
+    assert (certificate["subject"], certificate["expired"], certificate["matches"]) == ("CN=c", False, True)
+    shown = quick("key", "show", uri).out
+    assert re.search(r"^certificate +CN=c$", shown, re.MULTILINE)
+    assert re.search(r"^certificate expires +20\d\d-", shown, re.MULTILINE)
+
+
+def test_a_certificate_of_another_key_is_said_to_be_one(quick, token):
+    pem = quick("cert", "self-signed", "--key", "pkcs11:object=k1", "--subject", "CN=k1").out
+    der = base64.b64decode("".join(pem.splitlines()[1:-1]))
+    token.make_key("other", "08")
+    code = """
+import os, pkcs11, sys
+from pkcs11 import Attribute
+with pkcs11.lib(os.environ["HSMJWT_MODULE"]).get_token(token_label="t1").open(rw=True, user_pin=sys.argv[1]) as session:
+    session.create_object({Attribute.CLASS: pkcs11.ObjectClass.CERTIFICATE, Attribute.TOKEN: True,
+        Attribute.CERTIFICATE_TYPE: pkcs11.CertificateType.X_509, Attribute.ID: b"\\x08",
+        Attribute.SUBJECT: b"0\\0", Attribute.VALUE: bytes.fromhex(sys.argv[2])})
+"""
+    assert token.python(code, token.pin_file.read_text(), der.hex()).code == 0
+    assert json.loads(quick("key", "show", "pkcs11:object=other", "--json").out)["certificate"]["matches"] is False
+    assert "no, it is another key's" in quick("key", "show", "pkcs11:object=other").out
+
+
+def test_the_line_for_openssh_has_the_keys_label_and_nothing_that_leaves_the_line(quick, token):
+    assert quick("key", "export", "--ssh").out.split(" ", 2)[::2] == ["ssh-rsa", "k1\n"]
+    make_keys(token, ["a\nssh-rsa AAAA b\x1b[31m"])
+    line = quick("key", "export", "pkcs11:token=t1;id=%20", "--ssh").out
+    assert (line.count("\n"), line.split(" ", 2)[2]) == (1, "a_ssh-rsa AAAA b_[31m\n")
+    refused(quick("key", "export", "--ssh", "--pem"), 2, "several forms", hint="--ssh")
+
+
+@pytest.mark.parametrize("kind", ["rsa:2048", "p256", "p384", "p521", "ed25519"])
+def test_openssl_reads_the_public_half_of_every_type_of_key(quick, kind):
+    uri = quick("key", "generate", *ON_T1, "--label", "new", "--type", kind).out.strip()
+    pem = quick("key", "export", uri).out
+    assert openssl("pkey", "-pubin", data=pem.encode()) == pem

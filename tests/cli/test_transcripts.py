@@ -40,6 +40,7 @@ PASSING = (  # what differs from run to run, in the order in which it is replace
     (r"(?<=^serial  )[0-9A-F]+|(?<=\"serial\": \")[0-9A-F]{30,40}", "<NUMBER>"),
     (r"(?<=^x5t#S256  )[\w-]{43}|(?<=\"x5t#S256\": \")[\w-]{43}", "<SHA256>"),
     (r"MII[\w+/=\\]{50,}(?:(?:\n|\\n)[\w+/=]+)*", "<BASE64>"),
+    (r"(?<=ssh-rsa )AAAA[\w+/=]{100,}", "<BASE64>"),
     (r"/[\w/.-]+/libsofthsm2\.so", "<MODULE>"),
     (r"127\.0\.0\.1:\d+", "127.0.0.1:<PORT>"),
     (r"demo_[\w-]{20,}", "<ACCESS TOKEN>"),

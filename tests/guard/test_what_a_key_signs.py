@@ -205,6 +205,7 @@ def test_a_purpose_is_written_where_the_signer_is_opened():
         "custody.certificates": {"certificate", "request"},
         "custody.proof": {"self-test"},
         "custody.rotation": {"self-test"},
+        "custody.rotation_old": {"self-test"},
         "custody.transcript": {"transcript"},
     }
 

@@ -285,12 +285,21 @@ with lib.get_token(token_label="t1").open(rw=True, user_pin=sys.argv[1]) as sess
 """
 
 
-def test_a_private_half_that_cannot_sign_is_replaced_by_the_next_import(bring, listed, token):
+def test_a_private_half_that_cannot_sign_is_told_and_stays_until_somebody_deletes_it(patched, bring, listed, token):
     assert bring().code == 0
     done = token.python(DEAD, token.pin_file.read_text())
     assert done.code == 0, done.err
     done = bring()
-    assert done.code == 0, done.err
-    assert "removed what an interrupted import had left" in done.err
+    refused(done, 6, "this very key is on the token already, and does not sign", hint="hsmjwt key delete 'pkcs11:")
     assert listed() == [("new", True, True)]
-    refused(bring(), 6, "this very key is on the token already")
+    assert patched("-", "key", "delete", "pkcs11:token=t1;object=new", "--yes").code == 0
+    assert bring().code == 0
+    assert listed() == [("new", True, True)]
+
+
+def test_what_a_killed_process_left_of_an_object_disturbs_nobody(bring, listed, token):
+    (folder,) = (token.folder / "tokens").iterdir()
+    (folder / "00000000-0000-0000-0000-000000000001.object").write_bytes(bytes(7) + b"\1")
+    (folder / "00000000-0000-0000-0000-000000000001.lock").touch()
+    assert bring().code == 0
+    assert listed() == [("new", True, True)]

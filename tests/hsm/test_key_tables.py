@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import datetime
 import json
+import os
 
 import jwt
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
 from cryptography.x509.oid import NameOID
 
 K1 = "pkcs11:token=t1;object=k1"
@@ -140,6 +141,7 @@ def test_tables_that_agree_on_no_algorithm_leave_the_key_unused(run, config):
         done = run("sign", "--iss", "i", "--aud", "a", *file, *more)
         assert (done.code, done.out) == (8, ""), done.err
         assert "refused by the rule keys." in done.err
+        assert "--alg" in more or "key tables bind one key to different algorithms" in done.err
     assert run.signed() == 0
 
 
@@ -213,11 +215,11 @@ def pem(public):
     return public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
 
 
-def certificate(public):
+def certificate(public, subject="n", issuer="n"):
     """Return a certificate of a public key; who signed it is nobody's question."""
-    ca, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "n")])
-    now = datetime.datetime.now(datetime.UTC)
-    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(public).serial_number(7)
+    ca, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
+    names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)]) for text in (subject, issuer)]
+    builder = x509.CertificateBuilder().subject_name(names[0]).issuer_name(names[1]).public_key(public).serial_number(7)
     return builder.not_valid_before(now).not_valid_after(now + datetime.timedelta(1)).sign(ca, hashes.SHA256())
 
 
@@ -275,6 +277,37 @@ def test_a_certificate_that_the_key_table_names_tells_the_public_half(curve, sig
     assert signed_by(sign('certificate = "pkcs11:token=t1;object=elsewhere;type=cert"'), curve)
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
+def test_of_a_chain_the_keys_own_certificate_counts_wherever_it_stands(curve, sign, tmp_path, order):
+    root, inter = (ec.generate_private_key(ec.SECP256R1()).public_key() for _ in range(2))
+    chain = (
+        certificate(curve, "leaf", "inter"),
+        certificate(inter, "inter", "root"),
+        certificate(root, "root", "root"),
+    )
+    pems = [chain[at].public_bytes(serialization.Encoding.PEM) for at in order]
+    (tmp_path / "c.pem").write_bytes(b"".join(pems))
+    assert signed_by(sign('certificate = "c.pem"'), curve)
+    (tmp_path / "c.pem").write_bytes(pems[order.index(1)] + pems[order.index(2)])  # no leaf: another one is taken
+    assert sign('certificate = "c.pem"').code == 7
+
+
+def test_a_file_with_certificates_of_keys_that_never_sign_is_the_configs_fault(curve, sign, tmp_path):
+    made = certificate(ed448.Ed448PrivateKey.generate().public_key())
+    (tmp_path / "c.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    done = sign('certificate = "c.pem"')
+    assert (done.code, done.out) == (3, "")
+    assert "line 3: certificate in [keys.curve]: '" in done.err
+    assert "c.pem' cannot be used: it holds no certificate of a key that signs here" in done.err
+
+
+def test_a_file_that_nobody_ever_writes_to_is_not_waited_for(curve, sign, tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    done = sign('public_key = "fifo"')
+    assert (done.code, done.out) == (3, "")
+    assert "it is empty" in done.err
+
+
 def test_two_certificates_of_different_keys_tell_nothing(curve, sign, token):
     for public in (curve, ec.generate_private_key(ec.SECP256R1()).public_key()):
         der = certificate(public).public_bytes(serialization.Encoding.DER).hex()
@@ -299,7 +332,7 @@ def test_a_file_with_the_public_half_of_another_key_is_found_out(curve, sign, ru
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [(None, "cannot be read: no such file"), ("x", "holds none that can be read")]
+    ("text", "words"), [(None, "cannot be read: no such file"), ("x", "cannot be used: no public key can be read")]
 )
 def test_a_file_that_holds_no_public_half_is_the_configs_fault(curve, sign, tmp_path, text, words):
     if text is not None:

@@ -691,3 +691,36 @@ def test_a_process_that_is_killed_at_any_moment_leaves_no_half_behind_the_next_o
         assert pair[0][2] == pair[1][2]
         assert hsmjwt(*SIGN, "--key", f"pkcs11:token=t1;object=new{step}").code == 0
         assert notes() == []
+
+
+SHELLS = """
+import os, pkcs11, sys
+from pkcs11 import Attribute, KeyType, ObjectClass
+session = pkcs11.lib(os.environ["HSMJWT_MODULE"]).get_token(token_label="t1").open(rw=True, user_pin="31415926")
+curve = {Attribute.EC_PARAMS: bytes.fromhex("06082a8648ce3d030107")}
+for number in range(int(sys.argv[1])):
+    session.create_object({Attribute.CLASS: ObjectClass.PUBLIC_KEY, Attribute.KEY_TYPE: KeyType.EC,
+        Attribute.TOKEN: True, Attribute.EC_PARAMS: b"", Attribute.EC_POINT: b""})
+session.create_domain_parameters(KeyType.EC, curve, local=True).generate_keypair(store=True, label="", id=b"")
+"""
+"""Objects without name or content, as SoftHSM leaves them where it is killed, and a whole pair without a name."""
+
+
+def test_what_has_neither_name_nor_content_goes_where_it_was_not_there_before(patched, objects, notes):
+    assert patched("keypair!", *CURVE, "--label", "new").code == -9
+    assert patched("-", "-c", SHELLS, "2").code == 0
+    assert len(objects()) == 4
+    done = patched("-", *CURVE, "--label", "new")
+    assert done.code == 0, done.err
+    assert done.err == "hsmjwt: removed what an interrupted run had left of a new key: 2 without a name\n"
+    assert len([each for each in objects() if each[1] != "'new'"]) == 2  # the whole pair, nameless as it is
+    assert notes() == []
+
+
+def test_what_had_neither_name_nor_content_before_stays(patched, objects, notes):
+    assert patched("-", "-c", SHELLS, "1").code == 0
+    assert patched("keypair!", *CURVE, "--label", "new").code == -9
+    done = patched("-", *CURVE, "--label", "new")
+    assert (done.code, done.err) == (0, "")
+    assert len([each for each in objects() if each[1] != "'new'"]) == 3
+    assert notes() == []

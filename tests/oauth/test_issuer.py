@@ -31,9 +31,10 @@ def test_an_issuer_stays_as_it_is_given_and_its_keys_lie_below_it(issuer, keys):
     ("issuer", "words"),
     [
         ("", "is empty"),
-        ("id.example.test", "neither https"),
-        ("http://id.example.test", "not https"),
-        ("http://localhost", "not https"),
+        ("id.example.test", "does not begin with https"),
+        ("http://id.example.test", "does not begin with https"),
+        ("http://localhost", "does not begin with https"),
+        ("http://user:secret@localhost", "does not begin with https"),
         ("HTTPS://id.example.test", "lower case"),
         ("https://", "no host"),
         ("https:///path", "no host"),

@@ -21,7 +21,7 @@ from hsmjwt import verify
 from hsmjwt.errors import UsageError
 from hsmjwt.jose.algorithms import ALGORITHMS
 from hsmjwt.x509.certificate import MAX_DER, read, read_chain
-from hsmjwt.x509.chain import ordered
+from hsmjwt.x509.chain import ends, ordered
 from hsmjwt.x509.der import armoured, encoded
 from hsmjwt.x509.signature import signature_of
 
@@ -153,6 +153,20 @@ def test_a_chain_is_put_in_order_whatever_the_files_order(seed):
     assert ordered(every[:1], soft_key("P-521").public_key) == []
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_what_issued_another_one_is_no_end_of_a_chain(seed):
+    every = [read(der) for der in (ROOT_DER, INTER_DER, LEAF_DER, STRANGER_DER)]
+    random.Random(seed).shuffle(every)
+    assert {each.der for each in ends(every)} == {LEAF_DER, STRANGER_DER}
+    again = read(issue("leaf", LEAF.private.public_key(), "inter", INTER.private, days=500))
+    assert again in ends([again, *every])
+
+
+def test_two_that_one_key_issued_to_itself_are_both_ends():
+    own = [read(issue("own", LEAF.private.public_key(), "own", LEAF.private, ca=True, days=days)) for days in (9, 99)]
+    assert ends(own) == own
+
+
 def test_of_two_certificates_the_one_that_is_good_longer_counts():
     older = issue("leaf", LEAF.private.public_key(), "inter", INTER.private, days=30)
     other = issue("inter", OTHER.private.public_key(), "root", ROOT.private, ca=True, days=999)  # of another key
@@ -182,6 +196,8 @@ def test_a_file_is_read_as_it_comes():
         (b"\xef\xbb\xbf\r\n", "it is empty"),
         (b"hello", "neither PEM nor DER"),
         (PEM[:-30], "cut short"),
+        (encoded(16, bytes.fromhex("06092a864886f70d010702a0023000")), "it is PKCS#7"),
+        (PEM.replace(b" CERT", b" TRUSTED CERT"), "it is PEM of TRUSTED CERTIFICATE"),
         (PEM.replace(b"M", b"?"), "not base64"),
         (b"-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n", "damaged, or no certificate"),
         (armoured("CERTIFICATE", b"\x30\x00").encode(), "damaged, or no certificate"),

@@ -124,6 +124,9 @@ def test_any_bytes_are_a_name_or_a_fault(data):
         ("CN=a\nb", "'CN=a\\nb'", "control character"),
         ("CN=#0c", "'CN=#0c'", "no DER"),
         ("CN=#xyz", "'CN=#xyz'", "no DER"),
+        ("CN=#0403414243", "'CN=#0403414243'", "no text, and CN is one"),
+        ("CN=#0c00", "'CN=#0c00'", "no text, and CN is one"),
+        ("C=#0c034e4f52", "'C=#0c034e4f52'", "two capital letters"),
         ("CN=" + "x" * 65, "'CN=xxx", "longer than the 64 characters"),
         ("serialNumber=ä", "'serialNumber=ä'", "may not have"),
         ("DC=ä", "'DC=ä'", "beyond ASCII"),
@@ -135,6 +138,10 @@ def test_what_is_wrong_is_named_by_its_piece(text, piece, why):
         parse_name(text)
     assert piece in caught.value.message
     assert why in caught.value.message
+
+
+def test_text_in_hexadecimal_is_written_as_its_attribute_has_it():
+    assert parse_name("C=#0c024e4f,CN=#1303737663") == parse_name("C=NO,CN=svc")
 
 
 def test_hints_say_how_it_is_written():
@@ -159,8 +166,8 @@ def test_names_are_the_same_whatever_their_case_and_kind_of_text():
 
 
 def test_what_is_no_text_is_shown_as_its_bytes():
-    odd = parse_name("CN=#0403010203")
-    assert name_text(odd) == "CN=#0403010203"
+    odd = parse_name("1.2.3=#0403010203")
+    assert name_text(odd) == "1.2.3=#0403010203"
     broken = read_name(only(bytes.fromhex("300d310b3009060355040 30c02c328".replace(" ", ""))))
     assert name_text(broken) == "CN=#0c02c328"
 
