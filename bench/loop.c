@@ -89,16 +89,18 @@ static CK_OBJECT_HANDLE find_key(CK_SESSION_HANDLE session) {
 
   CK_BYTE label[256], id[256], modulus[1024], exponent[16], always, sign;
   CK_KEY_TYPE type;
+  CK_MECHANISM_TYPE allowed[64];
   CK_ATTRIBUTE about[] = {
       {CKA_LABEL, label, sizeof label},
       {CKA_ID, id, sizeof id},
       {CKA_KEY_TYPE, &type, sizeof type},
       {CKA_SIGN, &sign, sizeof sign},
       {CKA_ALWAYS_AUTHENTICATE, &always, sizeof always},
+      {CKA_ALLOWED_MECHANISMS, allowed, sizeof allowed},
       {CKA_MODULUS, modulus, sizeof modulus}, /* of an RSA key alone */
       {CKA_PUBLIC_EXPONENT, exponent, sizeof exponent},
   };
-  CK_ULONG asked = mechanism.mechanism == CKM_SHA256_RSA_PKCS ? 7 : 5;
+  CK_ULONG asked = mechanism.mechanism == CKM_SHA256_RSA_PKCS ? 8 : 6;
   check("C_GetAttributeValue", token->C_GetAttributeValue(session, key, about, asked));
   return key;
 }

@@ -45,7 +45,7 @@ MAY_IMPORT = {  # beside itself; who stands on less takes away what is too much 
         *("bearer", "compose", "config", "config_append", "custody", "deadline", "demo", "errors", "folders"),
         *("guard.keypolicy",),
         *("guard.policy", "jose", "keychoice", "nearest", "profile_check", "profile_init", "secret", "softhsm", "x509"),
-        *("hsm.discovery", "hsm.keygen", "hsm.login", "hsm.module", "hsm.signer", "hsm.slots"),
+        *("hsm.discovery", "hsm.keygen", "hsm.login", "hsm.module", "hsm.slots"),
         *("hsm.uri", "oauth.broker", "oauth.endpoint", "oauth.exchange", "oauth.failure", "oauth.named"),
         *("oauth.issuer", "oauth.origins", "oauth.profile", "oauth.provider"),
     },

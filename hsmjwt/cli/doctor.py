@@ -17,7 +17,7 @@ from hsmjwt.cli.flags import Claims, Device, Endpoint, Shared, Word, command
 from hsmjwt.cli.output import one_line
 from hsmjwt.cli.run import Run
 from hsmjwt.compose import access
-from hsmjwt.compose.devices import DeviceChoice, Devices, choice_of, find_signer
+from hsmjwt.compose.devices import DeviceChoice, Devices, check_usable, choice_of, find_signer
 from hsmjwt.config import Settings
 from hsmjwt.errors import ConfigError, HsmjwtError, NetworkError, ServerError, UsageError
 from hsmjwt.guard.policy import check_alg, check_clock
@@ -166,6 +166,7 @@ def _on_the_token(run: Run, opened: Devices, choice: DeviceChoice, profile: Prof
 
     def key() -> str:
         found["key"] = find_signer(opened, choice, found["module"], found["slot"], credentials)
+        check_usable(opened, found["module"], found["slot"], found["key"])
         signer = found["key"].signer
         return f"{signer.uri}, {signer.known.bits} bits"
 

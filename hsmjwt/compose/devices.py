@@ -253,22 +253,19 @@ def open_signer(devices: Devices, choice: DeviceChoice, purpose: Purpose, alg: s
     testing = purpose == "self-test"
 
     def checked(limits: tuple[Bound, ...]) -> tuple[Bound, ...]:
-        limits = tuple(each._replace(not_after=None) for each in limits) if testing else limits
-        check_end(limits, time.time())
         bound_to(limits)  # tables that agree on none are the matter, whichever is asked for
         if alg is not None:
             check_alg(limits, alg)
-        return limits
+        return tuple(each._replace(not_after=None) for each in limits) if testing else limits
 
-    checked(bounds((choice.rules,)))
+    check_end(checked(bounds((choice.rules,))), time.time())
     module = devices.module(choice)
     try:
         slot = module.find_token(choice.uri)
         found = find_signer(devices, choice, module, slot, devices.login(choice))
         limits, algs = checked(found.bounds), found.algs
         if not testing:
-            halves.check_thumbprints(found.rules, found.signer)
-            _check_required(devices, module, slot, found)
+            check_usable(devices, module, slot, found)
     finally:
         module.settle()
     devices.around.note(f"key {found.signer.uri}")
@@ -279,8 +276,17 @@ def open_signer(devices: Devices, choice: DeviceChoice, purpose: Purpose, alg: s
     return OpenKey(Permitted(signer, purpose, limits, time.time), found.signer.uri, algs)
 
 
-def _check_required(devices: Devices, module: Module, slot: Slot, found: FoundSigner) -> None:
-    """Raise PolicyError where the key does not keep the audit policy that a table of it requires."""
+def check_usable(devices: Devices, module: Module, slot: Slot, found: FoundSigner) -> None:
+    """Raise what forbids every use of a key that was found, whatever it is to sign.
+
+    KeyUnfitError where it is another one than a table of it says, PolicyError where it is used no more, or does not
+    keep the audit policy that a table requires.
+    """
+    from hsmjwt.compose import halves
+    from hsmjwt.guard.policy import check_end
+
+    check_end(found.bounds, time.time())
+    halves.check_thumbprints(found.rules, found.signer)
     for rules in found.limits:
         if rules.require is not None:
             from hsmjwt.compose import requirements

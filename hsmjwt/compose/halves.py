@@ -14,6 +14,7 @@ from hsmjwt.errors import ConfigError, KeyUnfitError, UsageError
 
 if TYPE_CHECKING:
     from hsmjwt.config import Settings
+    from hsmjwt.guard.keypolicy import Policy
     from hsmjwt.hsm.module import Module
     from hsmjwt.hsm.objects import KeyObject
     from hsmjwt.hsm.signer import Half, Pkcs11Signer
@@ -123,7 +124,6 @@ def files_of(settings: Settings, rules: KeyRules) -> Iterator[tuple[str, str | N
 
     The path of an audit policy that comes with hsmjwt is None.
     """
-    from hsmjwt.compose import policies
     from hsmjwt.hsm.uri import SCHEME
 
     if rules.public_key is not None:
@@ -133,7 +133,7 @@ def files_of(settings: Settings, rules: KeyRules) -> Iterator[tuple[str, str | N
         yield "certificate", named, lambda: _certified_in(settings, rules, named)
     policy = rules.require
     if policy is not None:
-        yield "audit policy", policy if "/" in policy else None, lambda: policies.load(policy, trusted=True)
+        yield "audit policy", policy if "/" in policy else None, lambda: policy_in(settings, rules, policy)
 
 
 def public_key_in(settings: Settings, rules: KeyRules) -> PublicKey:
@@ -141,6 +141,18 @@ def public_key_in(settings: Settings, rules: KeyRules) -> PublicKey:
     from hsmjwt.x509.public import load_public
 
     return load_public_file(settings, rules, "public_key", rules.public_key or "", load_public)
+
+
+def policy_in(settings: Settings, rules: KeyRules, named: str) -> Policy:
+    """Return the audit policy that a key table requires; raises ConfigError that names the table's line."""
+    from hsmjwt.compose import policies
+
+    try:
+        return policies.load(named, trusted=True)
+    except ConfigError as error:
+        message, hint = error.message, error.hint
+    place = ("keys", rules.table or "", "require")
+    raise settings.source.fault(place, f"require in [keys.{rules.table}]: {message}", hint=hint)
 
 
 def load_public_file(settings: Settings, rules: KeyRules, entry: str, path: str, load: Callable[[bytes], T]) -> T:

@@ -17,7 +17,7 @@ DEFAULT = "device-born"
 
 _FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "policies")
 _LARGEST = 1024 * 1024  # bytes of a policy file
-_DEPTH = 8  # policies, each of which extends the next
+_DEPTH = 8  # policies that one may lead to
 
 
 def names() -> list[str]:
@@ -30,36 +30,45 @@ def load(named: str, *, trusted: bool = False) -> Policy:
 
     Of a `trusted` one depends what is signed: nobody else may have written its file. Raises ConfigError.
     """
-    return _load(named, trusted, _DEPTH)
+    return _load(named, (), trusted=trusted)
 
 
-def _load(named: str, trusted: bool, depth: int) -> Policy:  # noqa: FBT001 - one of many steps
+def _load(named: str, above: tuple[str, ...], *, trusted: bool) -> Policy:
+    """Read a policy and what it extends; `above` are the paths of those that extend it."""
     from hsmjwt.guard.keypolicy import parse
 
-    if not depth:
-        raise ConfigError(f"the policy {named!r} extends itself")
     if "/" in named or named.endswith(".toml"):
         path, name = named, os.path.basename(named).removesuffix(".toml")
     elif named in names():
         path, name = os.path.join(_FOLDER, f"{named}.toml"), named
     else:
         known = did_you_mean(named, names(), noun="policies")
-        raise ConfigError(f"unknown policy {named!r}", hint=f"{known}; a file's name has a slash or ends in .toml")
-    policy = parse(_text(path, trusted), name, path)
+        raise ConfigError(f"unknown policy {named!r}", hint=f"a file's name has a slash or ends in .toml; {known}")
+    path = os.path.normpath(path)
+    if path in above:
+        raise ConfigError(f"policy file {path!r} extends itself: {' -> '.join((*above, path))}")
+    if len(above) == _DEPTH:
+        raise ConfigError(
+            f"policy file {above[0]!r} leads to more than {_DEPTH} others, each of which the next extends"
+        )
+    policy = parse(_text(path, trusted=trusted), name, path)
     if policy.extends is None:
         return policy
     base = policy.extends
     if "/" in base or base.endswith(".toml"):
         base = os.path.join(os.path.dirname(path), base)
-    return policy.on_top_of(_load(base, trusted, depth - 1))
+    return policy.on_top_of(_load(base, (*above, path), trusted=trusted))
 
 
-def _text(path: str, trusted: bool) -> str:  # noqa: FBT001 - as above
+def _text(path: str, *, trusted: bool) -> str:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # opening a FIFO would wait for ever
         with open(descriptor, "rb") as file:
+            info = os.fstat(descriptor)
+            if not stat.S_ISREG(info.st_mode):
+                raise ConfigError(f"policy file {path!r} is no regular file")
             if trusted:
-                _check_owner(path, os.fstat(descriptor))
+                _check_owner(path, info)
             data = file.read(_LARGEST + 1)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else "no file has such a name"
@@ -74,8 +83,6 @@ def _text(path: str, trusted: bool) -> str:  # noqa: FBT001 - as above
 
 
 def _check_owner(path: str, info: os.stat_result) -> None:
-    if not stat.S_ISREG(info.st_mode):
-        raise ConfigError(f"policy file {path!r} is no regular file")
     if info.st_uid not in (0, os.geteuid()):
         raise ConfigError(f"policy file {path!r} belongs to user {info.st_uid}, neither to root nor to us")
     if info.st_mode & 0o022:

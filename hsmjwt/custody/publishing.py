@@ -135,6 +135,11 @@ def _likely(devices: Devices, choice: DeviceChoice, there: FoundKey, public: Pub
     key = there.key
     if isinstance(public, RsaKey) and key.kind == "public" and not key.allowed:
         key = _private_half(devices, choice) or key
+        if key.kind == "private" and half_of(devices, choice, there._replace(key=key)) != public:
+            raise KeyUnfitError(
+                f"the public key '{there.key.uri(there.slot.needed_id)}' is not the public half of '{key.uri()}'",
+                hint="they have the same name and different moduli: remove the public key, and nobody is misled",
+            )
     return (*algorithms(key, public), *usable_with(public))[0].name
 
 
@@ -142,10 +147,9 @@ def _private_half(devices: Devices, choice: DeviceChoice) -> KeyObject | None:
     """Return the private half of a key whose public one was found; None where it cannot be seen."""
     if choice.pin_source.kind in ("prompt", "none"):
         return None
+    uri = msgspec.structs.replace(choice.uri, type="private")
     try:
-        return found(
-            devices, msgspec.structs.replace(choice, uri=msgspec.structs.replace(choice.uri, type="private")), "private"
-        ).key
+        return found(devices, msgspec.structs.replace(choice, uri=uri), "private").key
     except HsmjwtError as error:
         devices.around.warn(
             f"warning: which algorithm the key is for cannot be told, so that it is its default: {error.message}"

@@ -92,7 +92,7 @@ _OPERATORS: Final[dict[Kind, tuple[str, ...]]] = {
 _TYPES: Final = ("rsa", "ec", "ed25519")
 _LONG: Final = 10**18  # a number that is nearer to its power of two than to a person
 _NOUN: Final = "policy file"
-_VERSION: Final = re.compile(r"\d+(?:\.\d+)*")
+_VERSION: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})*")
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,19 +137,30 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 def judge(policy: Policy, stated: Mapping[str, Value | None]) -> tuple[Finding, ...]:
     """Return a finding for each rule that is for keys of this type; `stated` is what is known, None where it is not.
 
-    A rule that is for certain types counts for a key of unknown type, too.
+    A rule that is for certain types counts for a key of unknown type, too. A key that no rule is for fails.
     """
     kind = stated.get("type")
-    return tuple(
+    findings = tuple(
         _finding(rule, stated.get(rule.attribute))
         for rule in policy.rules
         if not rule.types or kind is None or kind in rule.types
     )
+    return findings or (_not_for(policy, kind),)
 
 
 def passed(findings: tuple[Finding, ...]) -> bool:
-    """Tell whether each finding is a pass; an unknown one is not, and an audit that asked nothing did not pass."""
+    """Tell whether each finding is a pass; an unknown one is not, and an audit that found nothing did not pass."""
     return bool(findings) and all(finding.result == "pass" for finding in findings)
+
+
+def _not_for(policy: Policy, kind: object) -> Finding:
+    return Finding(
+        attribute="type",
+        found=in_words(kind),
+        required=" or ".join(each for each in _TYPES if any(each in rule.types for rule in policy.rules)),
+        why="the policy asks nothing of a key of another type, so that such a key shows nothing",
+        result="fail",
+    )
 
 
 def _finding(rule: Rule, value: Value | None) -> Finding:
@@ -210,8 +221,8 @@ def in_words(value: object) -> str:
             return "yes" if value else "no"
         case tuple() | list():
             return ", ".join(map(str, value)) or "none"
-        case int() if value > _LONG and value & (value + 1) == 0:
-            return f"2^{value.bit_length()} - 1"
+        case int() if value > _LONG:
+            return f"2^{value.bit_length()} - 1" if value & (value + 1) == 0 else f"0x{value:x}"
         case _:
             return str(value)
 

@@ -5,11 +5,12 @@ What the token does not tell is None.
 
 from __future__ import annotations
 
+import datetime
 import functools
 import hashlib
 import struct
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from typing import Any, Final, NamedTuple
 
 from hsmjwt.errors import KeyNotFoundError, KeyUnfitError
@@ -34,20 +35,24 @@ _RAW: Final = {  # mechanisms that sign what is not hashed yet, or was hashed by
 
 
 class KeyFacts(NamedTuple):
-    """What a token tells of one private key: `stated` by the names of policies, and certificates beside it in DER."""
+    """What a token tells of one private key: `stated` by the names of policies, and certificates beside it in DER.
+
+    Not `whole` is what the token shows before a login: what was not found may yet be there.
+    """
 
     label: str | None
     id: bytes | None
     stated: Stated
     public_key: PublicKey | None
     certificates: tuple[bytes, ...]
+    whole: bool
 
 
 def of_token(module: Module, slot: Slot, session: Any) -> list[KeyFacts]:
     """Return the facts of every private key that the session shows, in the token's order."""
     inventory = Inventory(module, session)
     survey = inventory.everything()
-    return _facts(inventory, survey, survey.private, frozenset(module.mechanisms(slot)))
+    return _facts(inventory, survey, survey.private, frozenset(module.mechanisms(slot)), whole=module.shows_all(slot))
 
 
 def of_key(module: Module, slot: Slot, session: Any, key: KeyObject) -> KeyFacts:
@@ -57,7 +62,7 @@ def of_key(module: Module, slot: Slot, session: Any, key: KeyObject) -> KeyFacts
     chosen = [thing for thing in survey.private if thing.number == key.handle.handle]
     if not chosen:
         raise KeyNotFoundError(f"the key '{key.uri(slot.needed_id)}' is gone")
-    return _facts(inventory, survey, chosen, frozenset(module.mechanisms(slot)))[0]
+    return _facts(inventory, survey, chosen, frozenset(module.mechanisms(slot)), whole=module.shows_all(slot))[0]
 
 
 _Marked = dict[tuple[str, Any], list[Thing]]
@@ -90,27 +95,30 @@ def _half(thing: Thing, public: _Marked) -> Thing | None:
     return found[0]
 
 
-def _facts(inventory: Inventory, survey: Survey, chosen: Iterable[Thing], mechanisms: frozenset[str]) -> list[KeyFacts]:
+def _facts(
+    inventory: Inventory, survey: Survey, chosen: Iterable[Thing], mechanisms: frozenset[str], *, whole: bool
+) -> list[KeyFacts]:
     """Return the facts of the chosen keys among all that were looked at."""
     private, public, certificates = (_marked(things) for things in survey)
     halves = {thing.number: _half(thing, public) for thing in survey.private}
     pairs = {thing.number: _pair(inventory, thing, halves[thing.number]) for thing in survey.private}
     count = Counter(pair.material for pair in pairs.values() if pair is not None)
+    hidden = {_kind(thing) for thing in survey.private if pairs[thing.number] is None}
     made = []
     for thing in chosen:
         half, pair = halves[thing.number], pairs[thing.number]
         flags = {} if half is None else {name: half.about.get(cka) for name, cka in FLAGS_OF_PUBLIC.items()}
         stated = {
             **_of_itself(pair or thing, mechanisms),
-            "public_half": half is not None,
+            "public_half": True if half is not None else False if whole else None,
             **flags,
-            "same_label": _others(private, "LABEL", thing),
-            "same_id": _others(private, "ID", thing),
-            "same_public_key": None if pair is None else count[pair.material] - 1,
+            "same_label": _others(private, "LABEL", thing) if whole else None,
+            "same_id": _others(private, "ID", thing) if whole else None,
+            "same_public_key": _copies(pair, count, hidden) if whole else None,
         }
         found = filter(None, map(inventory.certificate, _beside(thing, certificates)))
         label, key_id = (thing.about.get(name) for name in ("LABEL", "ID"))
-        made.append(KeyFacts(label, key_id, stated, _public_key(pair), tuple(found)))
+        made.append(KeyFacts(label, key_id, stated, _public_key(pair), tuple(found), whole))
     return made
 
 
@@ -139,6 +147,20 @@ def _others(private: _Marked, name: str, thing: Thing) -> int | None:
     return None if value is None else max(0, len(private.get((name, value), ())) - 1)
 
 
+def _kind(thing: Thing) -> tuple[str | None, bytes | None]:
+    return thing.type, thing.about.get("EC_PARAMS")
+
+
+def _copies(pair: Thing | None, count: Counter[Any], hidden: Set[tuple[str | None, bytes | None]]) -> int | None:
+    """Return how many other private keys have the same public key.
+
+    None where one of the `hidden` kinds, keys whose public key is told nowhere, could be this key once more.
+    """
+    if pair is None or hidden & {_kind(pair), (pair.type, None), (None, None)}:
+        return None
+    return count[pair.material] - 1
+
+
 def _of_itself(thing: Thing, mechanisms: frozenset[str]) -> Stated:
     """Return what the private object tells."""
     about, kind = thing.about, thing.type
@@ -148,7 +170,8 @@ def _of_itself(thing: Thing, mechanisms: frozenset[str]) -> Stated:
         exponent = about.get("PUBLIC_EXPONENT")
         stated["public_exponent"] = int.from_bytes(exponent, "big") if exponent else None
     elif kind in ("ec", "ed25519"):
-        stated["curve"] = told.curve_name(about) if about.get("EC_PARAMS") else None
+        curve = about.get("EC_PARAMS")
+        stated["curve"] = (told.curve_name(about) or f"another one ({curve.hex()})") if curve else None
     return {
         **stated,
         **{name: about.get(cka) for name, cka in FLAGS.items()},
@@ -178,7 +201,8 @@ def _hashes(kind: str | None, allowed: frozenset[str] | None, mechanisms: frozen
     raw = usable.intersection(_RAW[kind])
     if usable == raw:
         return False
-    return None if raw and allowed is None else not raw
+    strange = any(name.startswith("0x") for name in allowed or mechanisms)  # a vendor's own may sign what it will
+    return None if (raw and allowed is None) or (strange and not raw) else not raw
 
 
 def _signs(kind: str, mechanism: str) -> bool:
@@ -193,13 +217,16 @@ def _signs(kind: str, mechanism: str) -> bool:
 
 
 def _date(value: bytes | None) -> str | None:
-    """Return a CK_DATE such as 2031-11-02; `none` where the key has none (PKCS#11 2.40, section 4.4.1)."""
+    """Return a CK_DATE such as 2031-11-02; `none` where the key has none (PKCS#11 2.40, section 3.4)."""
     if value is None:
         return None
     text = value.strip(b"\0 ").decode("ascii", "replace")
     if not text:
         return "none"
-    return f"{text[:4]}-{text[4:6]}-{text[6:]}" if len(text) == 8 and text.isdecimal() else None
+    try:
+        return datetime.date(int(text[:4]), int(text[4:6]), int(text[6:])).isoformat()
+    except ValueError:
+        return None
 
 
 def of_place(module: Module, slot: Slot) -> Stated:

@@ -103,21 +103,19 @@ class Inventory:
         return Survey(self._search("private"), self._search("public"), self._search("certificate"))
 
     def around(self, key: KeyObject) -> Survey:
-        """Return a key and what shares label, id or public key with it; all where it has neither label nor id."""
+        """Return a key and what shares label, id or public key with it.
+
+        All is returned where it has neither label nor id, and where it does not tell its public key itself: other
+        private keys do not either then, and which of them are this one shows when all have their public halves.
+        """
         marks: list[dict[str, Any]] = [{"LABEL": key.label}] if _is_text(key.label) else []
         marks += [{"ID": key.id}] if key.id else []
-        if not marks:
+        material = Thing(key.handle.handle, key.about).material
+        if material is None or not marks:
             return self.everything()
-        private, public, certificates = (
-            _once(thing for mark in marks for thing in self._search(kind, **mark)) for kind in _CLASSES
-        )
-        own = next((thing for thing in private if thing.number == key.handle.handle), None)
-        for name, value in {thing.material for thing in (own, *public) if thing is not None and thing.material}:
-            twins = self._search("public", **{name: value})
-            public = _once((*public, *twins))
-            marks = [{name: value}, *({"ID": twin.about["ID"]} for twin in twins if twin.about.get("ID"))]
-            private = _once((*private, *(thing for mark in marks for thing in self._search("private", **mark))))
-        return Survey(private, public, certificates)
+        certificates = self._each("certificate", marks)
+        marks.append(dict([material]))
+        return Survey(self._each("private", marks), self._each("public", marks), certificates)
 
     def point(self, thing: Thing) -> Thing:
         """Ask a private key for its point, which most do not tell."""
@@ -127,6 +125,9 @@ class Inventory:
         """Return a certificate's bytes."""
         value: bytes | None = self._more(thing, "VALUE").about.get("VALUE")
         return value
+
+    def _each(self, kind: str, marks: Iterable[Mapping[str, Any]]) -> list[Thing]:
+        return list({thing.number: thing for mark in marks for thing in self._search(kind, **mark)}.values())
 
     def _search(self, kind: str, **template: Any) -> list[Thing]:
         number, names = _CLASSES[kind]
@@ -191,10 +192,6 @@ class Inventory:
         if names not in self._questions:
             self._questions[names] = Question([_cka(name) for name in names], tuple(map(_cka, _RARE)))
         return self._questions[names]
-
-
-def _once(things: Iterable[Thing]) -> list[Thing]:
-    return list({thing.number: thing for thing in things}.values())
 
 
 def _is_text(label: str | None) -> bool:

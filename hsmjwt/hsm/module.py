@@ -235,6 +235,10 @@ class Module:
         self.log_in(slot, login)
         return self.session(slot)
 
+    def shows_all(self, slot: Slot) -> bool:
+        """Tell whether private objects show themselves: this process logged in, or the token asks for no login."""
+        return slot.info.slot_id in self._logged_in or (slot.login is not None and not slot.login.login_required)
+
     def log_in(self, slot: Slot, login: Login) -> None:
         """Log in where the token asks for it and this process has not done so yet.
 

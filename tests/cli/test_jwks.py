@@ -204,6 +204,19 @@ def test_another_key_than_that_of_the_thumbprint_is_not_published(quick, token, 
     refused(quick("jwks", *flags), 6, "another key is behind the URI of [keys.k]")
 
 
+def test_a_public_key_that_only_has_the_name_of_the_private_one_is_not_published(quick, token):
+    code = """
+import os, pkcs11, sys
+from pkcs11 import Attribute, ObjectClass
+with pkcs11.lib(os.environ["HSMJWT_MODULE"]).get_token(token_label="t1").open(rw=True, user_pin=sys.argv[1]) as session:
+    session.get_key(label="k1", object_class=ObjectClass.PUBLIC_KEY).destroy()
+    public, private = session.generate_keypair(pkcs11.KeyType.RSA, 2048, store=True, label="k1", id=b"\\1")
+    private.destroy()
+"""
+    assert token.python(code, token.pin_file.read_text()).code == 0
+    refused(quick("jwks", "pkcs11:object=k1"), 6, "is not the public half of", hint="different moduli")
+
+
 def test_a_public_half_that_only_a_file_has_is_published(quick, token, tmp_path):
     """As of a token that shows no public key: here it was removed."""
     generate(quick, "p256", "bare")

@@ -17,6 +17,7 @@ from cryptography.x509.oid import NameOID
 K1 = "pkcs11:token=t1;object=k1"
 PROFILE = '\n[profiles.p]\nkey = "{}"\nissuer = "i"\naudience = "a"\n'
 # The key k1 in other words; the serial number differs from token to token.
+NEVER = 'description = "x"\n[rules.sensitive]\nis = false\nwhy = "a test"\n'  # a policy that no key keeps
 SPELLINGS = (
     "pkcs11:id=%01;token=t1",
     "pkcs11:object=%6b1;type=private?pin-source=env:PIN",
@@ -378,7 +379,7 @@ def test_an_unknown_public_half_has_no_thumbprint_to_compare(curve, sign, run):
 
 
 def test_a_required_policy_holds_or_nothing_is_signed_however_the_key_is_named(run, config, tmp_path):
-    (tmp_path / "never.toml").write_text('description = "x"\n[rules.sensitive]\nis = false\nwhy = "a test"\n')
+    (tmp_path / "never.toml").write_text(NEVER)
     for policy, code in (("never.toml", 8), ("imported", 0)):
         file = config(table("k", K1, f'require = "{policy}"'))
         for key in ("keys.k", SPELLINGS[0]):
@@ -394,6 +395,24 @@ def test_doctor_tells_what_a_table_forbids(run, config):
     rows = {row["check"]: row for row in json.loads(done.out)}
     assert rows["key"]["ok"]
     assert "refused by the rule keys.two.alg" in rows["mechanism"]["detail"]
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "why"),
+    [
+        ("not_after = 2020-01-01", 8, "refused by the rule keys.one.not_after"),
+        (f'thumbprint = "{"A" * 43}"', 6, "another key is behind the URI of [keys.one]"),
+        ('require = "never.toml"', 8, "refused by the policy"),
+    ],
+)
+def test_doctor_says_of_a_key_that_it_signs_nothing(run, config, tmp_path, line, code, why):
+    (tmp_path / "never.toml").write_text(NEVER)
+    file = ("--config", config(table("one", K1, line)))
+    done = run("doctor", "--json", *file, HSMJWT_KEY=SPELLINGS[0])
+    rows = {row["check"]: row for row in json.loads(done.out)}
+    assert (done.code, rows["key"]["ok"], rows["mechanism"]["ok"]) == (code, False, None)
+    assert why in rows["key"]["detail"]
+    assert run("sign", "--iss", "i", "--aud", "a", *file, "--key", K1).code == code
 
 
 def test_doctor_names_the_algorithm_of_the_table(run, config):
