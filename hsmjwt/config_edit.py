@@ -7,15 +7,13 @@ sees the one or the other.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import stat
-import time
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from hsmjwt import config, whole_file
+from hsmjwt import config, file_lock, whole_file
 from hsmjwt.config import Settings
 from hsmjwt.deadline import Deadline
 from hsmjwt.errors import ConfigError
@@ -23,20 +21,25 @@ from hsmjwt.profile_text import quoted
 from hsmjwt.toml_lines import KeyPath, value_spans
 from hsmjwt.toml_tables import dotted
 
-_PAUSE = 0.02  # seconds between two tries for the lock
 _BOM = b"\xef\xbb\xbf"
 
 
-def edit(path: str, values: Mapping[KeyPath, str], deadline: Deadline) -> Settings:
+def edit(
+    path: str, values: Mapping[KeyPath, str], deadline: Deadline, check: Callable[[Settings], None] | None = None
+) -> Settings:
     """Give each key, which must be there and hold a text, its new value; returns what the file says then.
 
-    Raises ConfigError where the file cannot be written or would not be what was asked for; nothing was changed then.
+    `check` gets what the file says before, while nobody else of ours writes to it, and raises where that is not what
+    the values were made for. Raises ConfigError where the file cannot be written or would not be what was asked for;
+    nothing was changed then.
     """
     real = os.path.realpath(path)
     fd = _opened(path, deadline)
     try:
         info = os.fstat(fd)
         old = config.content(path, fd)
+        if check is not None:
+            check(config.parse(old, path))
         new = edited(old, path, values)
         settings = config.parse(new, path)
         if new != old:
@@ -89,22 +92,21 @@ def _beyond(path: str, key: KeyPath) -> ConfigError:
 
 def _opened(path: str, deadline: Deadline) -> int:
     """Open the file with the lock that everything of ours takes which writes to it; returns a descriptor."""
-    deadline.enter("another hsmjwt that writes the config file")
     while True:
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+            # for writing, though it is replaced: a mode that forbids to write means it
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            raise ConfigError(f"config file {path!r} cannot be read: {why.lower()}") from None
+            raise ConfigError(f"config file {path!r} cannot be written: {why.lower()}") from None
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file_lock.take(fd, deadline, "another hsmjwt that writes the config file")
             if os.path.samestat(os.fstat(fd), os.stat(path)):
                 return fd
-            os.close(fd)  # somebody put another file in its place meanwhile
-        except BlockingIOError:
-            os.close(fd)
-            deadline.check()
-            time.sleep(_PAUSE)
         except OSError as error:
             os.close(fd)
             raise ConfigError(f"config file {path!r} cannot be locked: {error.strerror}") from None
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)  # somebody put another file in its place meanwhile

@@ -16,12 +16,10 @@ from hsmjwt.config import KeyTable, Settings
 from hsmjwt.errors import ConfigError, UsageError
 from hsmjwt.hsm.uri import KeyUri, display, parse, pin_source_spec
 from hsmjwt.jose.encoding import quoted
-from hsmjwt.keyrules import KeyRules, configured, rules_of, tables_alike, tables_of
+from hsmjwt.keyrules import KeyRules, configured, rules_of, tables_alike
 from hsmjwt.nearest import did_you_mean
 from hsmjwt.secret import SecretSource, parse_source
 from hsmjwt.toml_tables import dotted
-
-__all__ = ["NOBODY", "By", "KeyChoice", "KeyRules", "choose_key", "tables_of"]
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ import msgspec
 from hsmjwt.config import KeyTable, Settings
 from hsmjwt.errors import UsageError
 from hsmjwt.guard.policy import Bound
-from hsmjwt.hsm.uri import SCHEME, KeyUri, SlotInfo, TokenInfo, parse
+from hsmjwt.hsm.uri import SCHEME, KeyUri, SlotInfo, TokenInfo, display, parse
 from hsmjwt.jose.algorithms import ALGORITHMS
 from hsmjwt.jose.claims import parse_duration, parse_when
 from hsmjwt.jose.encoding import EncodingFault, b64u_decode, quoted
@@ -173,6 +173,8 @@ def _beside(settings: Settings, path: str | None) -> str | None:
         return None
     if "\0" in path:
         raise UsageError("a file name holds no NUL")
+    if display(path) != path:
+        raise UsageError(f"'{display(path)}' is a URI, and holds a PIN, where a file's name belongs")
     return os.path.join(os.path.dirname(settings.path or ""), path)
 
 
@@ -187,9 +189,14 @@ def _certificate(settings: Settings, named: str | None) -> str | None:
     return named
 
 
+def is_policy_file(named: str) -> bool:
+    """Tell whether an audit policy is named by its file, which a slash or its ending tells."""
+    return "/" in named or named.endswith(".toml")
+
+
 def _policy(settings: Settings, named: str | None) -> str | None:
-    """Return the name of an audit policy, or the path of a file of one, told by a slash or its ending."""
-    return _beside(settings, named) if named is not None and ("/" in named or named.endswith(".toml")) else named
+    """Return the name of an audit policy, or the path of a file of one."""
+    return _beside(settings, named) if named is not None and is_policy_file(named) else named
 
 
 def _moment(value: datetime.date | datetime.datetime | str | None) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 
 from hsmjwt.private import open_file
 
@@ -14,6 +15,17 @@ def replace(path: str, data: bytes, mode: int, *, like: os.stat_result | None = 
     """Write a file and put it in the place of the one at `path`, on the disk before this returns. Raises OSError.
 
     `like` is what the old one was: the new one belongs to the same user and group. One writer at a time may call this.
+    """
+    with beside(path, data, mode, like=like) as fresh:
+        os.replace(fresh, path)
+    sync_folder(os.path.dirname(path) or ".")
+
+
+@contextlib.contextmanager
+def beside(path: str, data: bytes, mode: int, *, like: os.stat_result | None = None) -> Iterator[str]:
+    """Write a file that is to take the place of the one at `path`; the block gets its name, and renames it.
+
+    It is on the disk then, and removed after the block where it still has that name. See `replace`.
     """
     fresh = path + _NEW
     with contextlib.suppress(FileNotFoundError):  # of one that was interrupted
@@ -27,12 +39,10 @@ def replace(path: str, data: bytes, mode: int, *, like: os.stat_result | None = 
             os.fchmod(file.fileno(), mode)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(fresh, path)
-    except BaseException:
+        yield fresh
+    finally:
         with contextlib.suppress(OSError):
             os.unlink(fresh)
-        raise
-    sync_folder(os.path.dirname(path) or ".")
 
 
 def sync_folder(folder: str) -> None:

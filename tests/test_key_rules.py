@@ -112,6 +112,8 @@ def test_a_relative_path_lies_beside_the_config_file(key, named, path):
         ('certificate = "pkcs11:objekt"', "has no '='"),
         ('certificate = "pkcs11:object=k;type=cert?pin-value=S3cr3t"', "says nothing of a PIN"),
         ('public_key = "k\\u0000"', "no NUL"),
+        ('certificate = "object=k;type=cert?pin-value=S3cr3t"', "holds a PIN, where a file's name belongs"),
+        ('public_key = "pkcs11:object=k?pin-value=S3cr3t"', "holds a PIN, where a file's name belongs"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_with_its_line(line, words):

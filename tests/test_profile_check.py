@@ -218,13 +218,19 @@ def test_what_a_key_table_names_beside_its_key_is_looked_at(look, tmp_path):
     ("named", "verdict", "words"),
     [
         ("device-born", "ok", ""),
-        ("device-bron", "no", "unknown policy 'device-bron'"),
+        ("device-bron", "no", "line 4: require in [keys.k]: unknown policy 'device-bron'"),
         ("own.toml", "warning", "is not there"),
     ],
 )
 def test_a_policy_that_a_key_table_requires_is_one(look, named, verdict, words):
     (found,) = look(KEY.format(module="$MODULE") + f'require = "{named}"\n' + GOOD)
     assert (found.verdict, words in (found.text or "")) == (verdict, True)
+
+
+def test_a_policy_file_that_is_not_there_is_a_warning_beside_a_config_in_this_folder_too(module):
+    text = KEY.format(module=module) + 'require = "own.toml"\n' + GOOD
+    (found,) = check(parse(text.encode(), "c.toml", lenient=True), (), {}, NOW)
+    assert (found.verdict, found.text) == ("warning", "the audit policy 'own.toml' is not there")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
@@ -13,7 +13,11 @@ from hsmjwt.cli.output import one_line
 from hsmjwt.cli.run import Run
 from hsmjwt.compose.devices import DeviceChoice, Devices
 from hsmjwt.errors import UsageError
+from hsmjwt.hsm.uri import display
 from hsmjwt.jose.algorithms import ALGORITHMS
+
+if TYPE_CHECKING:
+    from hsmjwt.custody.certificates import Wanted
 
 KeyArgument = Annotated[str | None, Word("KEY", "A pkcs11: URI or keys.NAME of the config.", "keys")]
 
@@ -135,7 +139,8 @@ def import_certificate(
     run.limit(shared.timeout)
     ders = _read(run, file)
     choice, opened = _opened(run, named, device, shared)
-    done = run.wait(lambda: custody.import_certificate(opened, choice, ders, named=f"'{file}'", replace=replace))
+    name = f"'{display(file)}'"
+    done = run.wait(lambda: custody.import_certificate(opened, choice, ders, named=name, replace=replace))
     for subject in done.left_out:
         run.console.note(f"left in the file: the certificate of '{subject}'")
     if not done.created:
@@ -163,7 +168,8 @@ def show(
 
     _refuse_two_forms(shared, pem=pem, der=der)
     if named is not None and not named.lower().startswith(_OF_KEYS):
-        raise UsageError(f"'{named}' names no key", hint=f"--file '{named}' shows the certificates in a file")
+        name = display(named)
+        raise UsageError(f"'{name}' names no key", hint=f"--file '{name}' shows the certificates in a file")
     run.limit(shared.timeout)
     ders = [] if file is None else _read(run, file)
     of_key = False
@@ -173,7 +179,8 @@ def show(
         if file is None:
             ders = run.wait(lambda: custody.show_certificate(opened, choice))
         else:
-            ders = run.wait(lambda: custody.with_own_first(opened, choice, ders, named=f"'{file}'"))
+            name = f"'{display(file)}'"
+            ders = run.wait(lambda: custody.with_own_first(opened, choice, ders, named=name))
     if der:
         run.console.result_bytes(ders[0])
     elif pem:
@@ -187,13 +194,18 @@ def show(
             run.console.result("\n\n".join(map(_text, rows)))
 
 
-def _wanted(content: Content, days: int) -> Any:
-    from hsmjwt.custody.certificates import Wanted
+def _wanted(content: Content, days: int) -> Wanted:
+    from hsmjwt.custody.certificates import USAGES, Wanted
 
     if content.subject is None and not content.san:
         raise UsageError("the subject is missing", hint="--subject 'CN=svc,O=Example,C=NO'")
-    more = {} if content.key_usage is None else {"key_usage": tuple(content.key_usage)}
-    return Wanted(subject=content.subject or "", san=tuple(content.san or ()), days=days, alg=content.alg, **more)
+    return Wanted(
+        subject=content.subject or "",
+        san=tuple(content.san or ()),
+        days=days,
+        alg=content.alg,
+        key_usage=tuple(content.key_usage or USAGES),
+    )
 
 
 def _days(text: str) -> int:
@@ -212,11 +224,12 @@ def _opened(run: Run, named: str | None, device: Device, shared: Shared) -> tupl
 def _read(run: Run, file: str) -> list[bytes]:
     from hsmjwt.x509.certificate import read_chain
 
-    data = run.read(file, _LARGEST, what=f"'{file}'", hint=_WANTED)
+    name = f"'{display(file)}'"  # a URI with a PIN, where the order of FILE and KEY was mistaken
+    data = run.read(file, _LARGEST, what=name, hint=_WANTED)
     try:
         return read_chain(data)
     except UsageError as error:
-        raise UsageError(f"'{file}': {error.message}", hint=error.hint or _WANTED) from None
+        raise UsageError(f"{name}: {error.message}", hint=error.hint or _WANTED) from None
 
 
 def _refuse_two_forms(shared: Shared, *, pem: bool, der: bool) -> None:

@@ -87,8 +87,11 @@ def _write(run: Run, algs: Sequence[str], keys: dict[str, Any], issuer: str, out
     from hsmjwt.custody import static_files
 
     document = issuers.configuration(issuer, algs)
-    files = {issuers.KEYS_FILE: keys, issuers.CONFIGURATION_FILE: document}
-    written = run.wait(lambda: static_files.write(out, files))
+    files = {
+        issuers.KEYS_FILE: static_files.as_json(keys),
+        issuers.CONFIGURATION_FILE: static_files.as_json(document),
+    }
+    written = run.wait(lambda: static_files.publish(out, lambda: files, run.deadline))
     if issuers.MANDATORY_ALG not in algs:
         run.console.warn(
             f"warning: no key of the set is for {issuers.MANDATORY_ALG}, which OpenID Connect Discovery 1.0 asks of "

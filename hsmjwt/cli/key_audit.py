@@ -105,12 +105,9 @@ def _certificates(run: Run, path: str) -> list[bytes]:
 def _in_full(key: KeyReport, at: float) -> list[str]:
     """Return the report of one key, a line each: what failed first."""
     from hsmjwt.custody import auditing
-    from hsmjwt.guard.keypolicy import described
+    from hsmjwt.guard.keypolicy import in_words
 
     stated = key.stated
-    order = {"fail": 0, "unknown": 1, "pass": 2}
-    findings = sorted(key.findings, key=lambda finding: order[finding.result])
-    facts = [(name.replace("_", " "), described(name, value)) for name, value in auditing.attributes(key).items()]
     proof = [] if key.proof is None else [*key.proof.states, ("chain", " <- ".join(key.proof.chain) or "none")]
     return [
         f"key audit of {auditing.moment(at)}, as stated by the module",
@@ -118,7 +115,7 @@ def _in_full(key: KeyReport, at: float) -> list[str]:
         *_pairs(
             [
                 ("module", f"{stated['module_path']} ({stated['module_description']} {stated['module_version']})"),
-                ("SHA-256", stated["module_sha256"]),
+                ("SHA-256", in_words(stated["module_sha256"])),
                 ("token", _token(key)),
                 ("key", key.uri),
                 ("thumbprint", key.thumbprint or "unknown"),
@@ -129,12 +126,12 @@ def _in_full(key: KeyReport, at: float) -> list[str]:
         *_columns(
             [
                 ("RESULT", "ATTRIBUTE", "FOUND", "REQUIRED", "WHY"),
-                *((each.result, each.attribute, each.found, each.required, each.why) for each in findings),
+                *((each.result, each.attribute, each.found, each.required, each.why) for each in key.worst_first),
             ]
         ),
         "",
         "what the module says of the key:",
-        *_pairs(facts, "  "),
+        *_pairs(auditing.facts_in_words(key), "  "),
         "",
         f"proof: {key.attested}",
         *_pairs(proof, "  "),
@@ -146,6 +143,7 @@ def _in_full(key: KeyReport, at: float) -> list[str]:
 def _overview(report: Report) -> list[str]:
     """Return the report of many keys: a line each, then what is wrong with those that failed."""
     from hsmjwt.custody import auditing
+    from hsmjwt.guard.keypolicy import in_words
 
     rows = [("VERDICT", "POLICY", "NOT PASSED", "KEY")]
     wrong: list[str] = []
@@ -159,7 +157,8 @@ def _overview(report: Report) -> list[str]:
                 [(each.result, each.attribute, each.found, each.required, each.why) for each in missed], "  "
             )
     places = dict.fromkeys(
-        (f"{key.stated['module_path']} (SHA-256 {key.stated['module_sha256']})", _token(key)) for key in report.keys
+        (f"{key.stated['module_path']} (SHA-256 {in_words(key.stated['module_sha256'])})", _token(key))
+        for key in report.keys
     )
     failed = sum(not key.passed for key in report.keys)
     return [
@@ -187,7 +186,8 @@ def _token(key: KeyReport) -> str:
 
 def _verdict(key: KeyReport) -> str:
     missed = sum(finding.result != "pass" for finding in key.findings)
-    return f"{'pass' if key.passed else 'fail'} ({missed} of {len(key.findings)} findings did not pass)"
+    proof = "" if key.proof is None or key.proof.problem is None else ", and the proof does not hold"
+    return f"{'pass' if key.passed else 'fail'} ({missed} of {len(key.findings)} findings did not pass{proof})"
 
 
 def _pairs(rows: Sequence[tuple[str, str]], indent: str = "") -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -50,6 +51,9 @@ def rotate(
     kid: Annotated[str | None, Flag("--kid", metavar="TEXT", help="What the provider calls the new key.")] = None,
     delete_old: Annotated[bool, Flag("--delete-old", help="Delete the old key once the grace is over.")] = False,
     yes: Annotated[bool, Flag("--yes", help="Do not ask before the old key is deleted.")] = False,
+    anew: Annotated[
+        bool, Flag("--next", help="Begin the next rotation though the last one's old key is there.")
+    ] = False,
     abandon: Annotated[bool, Flag("--abandon", help="Give up a rotation that has not switched yet.")] = False,
     access: Access,
     shared: Patient,
@@ -61,16 +65,23 @@ def rotate(
     run.limit(shared.timeout, _TIMEOUT)
     if profile is None:
         raise UsageError("no profile is named", hint="hsmjwt key rotate PROFILE")
-    if abandon and (delete_old or to is not None or kid is not None or grace is not None or out is not None):
+    if abandon and (delete_old or anew or any(each is not None for each in (to, kid, grace, out))):
         raise UsageError("--abandon goes with none of the other flags of a rotation", hint="leave them away")
     if yes and not delete_old:
         raise UsageError("--yes is for --delete-old", hint="leave it away: nothing else asks")
+    if anew and delete_old:
+        raise UsageError(
+            "--next is for keeping the old key, and --delete-old deletes it", hint="leave one of them away"
+        )
+    if out == "":
+        raise UsageError("--out is empty", hint="--out DIR names a folder")
     seconds = None if grace is None else duration("--grace", grace)
     settings = devices.load_settings(shared)
     opened = devices.open_with(run, settings, access.device())
     target = None if to is None else devices.choose(run, settings, access.device(), named=to)
     flags = SigningFlags(module=access.module, pin_source=access.pin_source)
-    rotation = Rotation(opened, flags, profile, Wish(grace=seconds, to=target, out=out, kid=kid, finish=delete_old))
+    wish = Wish(grace=seconds, to=target, out=out, kid=kid, finish=delete_old, anew=anew)
+    rotation = Rotation(opened, flags, profile, wish)
     for warning in rotation.profile.warnings:
         run.console.warn(f"warning: {warning}")
     if abandon:
@@ -86,18 +97,18 @@ def rotate(
             if not yes and not confirm(run.deadline, question):
                 raise UsageError("nobody said yes, and nothing was deleted", hint="--yes is for scripts")
         state = run.wait(lambda: rotation.delete(state, doomed))
-    _tell(run, state, _next(state), as_json=shared.json)
+    _tell(run, state, _next(state, profile), as_json=shared.json)
 
 
-def _next(state: State) -> str:
+def _next(state: State, profile: str) -> str:
     """Say what comes next."""
     if state.step == "switched":
         return f"the old key stays published until {state.grace_ends}: run it again after that"
     if state.old_deleted:
         return "nothing: the old key is deleted, and the next run begins the next rotation"
     return (
-        f"hsmjwt key rotate {state.profile} --delete-old deletes the old key, for good; without that flag the next run "
-        "begins the next rotation"
+        f"hsmjwt key rotate {shlex.quote(profile)} --delete-old deletes the old key, for good; the next rotation begins "
+        "after that, or with --next"
     )
 
 
@@ -114,7 +125,7 @@ def _tell(run: Run, state: State, comes_next: str, *, as_json: bool) -> None:
     """Print how far the rotation has come."""
     from hsmjwt.custody.rotation_files import paths
 
-    files = paths(state.out)
+    files = paths(state.out, None if state.new is None else state.new.thumbprint)
     if as_json:
         run.console.result_json({**msgspec.to_builtins(state), "files": files, "next": comes_next})
         return

@@ -125,6 +125,7 @@ def files_of(settings: Settings, rules: KeyRules) -> Iterator[tuple[str, str | N
     The path of an audit policy that comes with hsmjwt is None.
     """
     from hsmjwt.hsm.uri import SCHEME
+    from hsmjwt.keyrules import is_policy_file
 
     if rules.public_key is not None:
         yield "public key", rules.public_key, lambda: public_key_in(settings, rules)
@@ -133,7 +134,7 @@ def files_of(settings: Settings, rules: KeyRules) -> Iterator[tuple[str, str | N
         yield "certificate", named, lambda: _certified_in(settings, rules, named)
     policy = rules.require
     if policy is not None:
-        yield "audit policy", policy if "/" in policy else None, lambda: policy_in(settings, rules, policy)
+        yield "audit policy", policy if is_policy_file(policy) else None, lambda: policy_in(settings, rules, policy)
 
 
 def public_key_in(settings: Settings, rules: KeyRules) -> PublicKey:

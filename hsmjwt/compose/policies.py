@@ -34,7 +34,7 @@ def load(named: str, *, trusted: bool = False) -> Policy:
 
 
 def _load(named: str, above: tuple[str, ...], *, trusted: bool) -> Policy:
-    """Read a policy and what it extends; `above` are the paths of those that extend it."""
+    """Read a policy and what it extends; `above` are the real paths of those that extend it."""
     from hsmjwt.guard.keypolicy import parse
 
     if "/" in named or named.endswith(".toml"):
@@ -44,20 +44,18 @@ def _load(named: str, above: tuple[str, ...], *, trusted: bool) -> Policy:
     else:
         known = did_you_mean(named, names(), noun="policies")
         raise ConfigError(f"unknown policy {named!r}", hint=f"a file's name has a slash or ends in .toml; {known}")
-    path = os.path.normpath(path)
-    if path in above:
-        raise ConfigError(f"policy file {path!r} extends itself: {' -> '.join((*above, path))}")
+    real = os.path.realpath(path)
+    if real in above:
+        raise ConfigError(f"policy file {path!r} extends itself: {' -> '.join((*above, real))}")
     if len(above) == _DEPTH:
-        raise ConfigError(
-            f"policy file {above[0]!r} leads to more than {_DEPTH} others, each of which the next extends"
-        )
+        raise ConfigError(f"policy file {above[0]!r} extends more than {_DEPTH} others, one through the other")
     policy = parse(_text(path, trusted=trusted), name, path)
     if policy.extends is None:
         return policy
     base = policy.extends
     if "/" in base or base.endswith(".toml"):
         base = os.path.join(os.path.dirname(path), base)
-    return policy.on_top_of(_load(base, (*above, path), trusted=trusted))
+    return policy.on_top_of(_load(base, (*above, real), trusted=trusted))
 
 
 def _text(path: str, *, trusted: bool) -> str:

@@ -34,7 +34,7 @@ class Configured(Protocol):
 
 
 _DAY = 86400
-_checked: set[tuple[str, str, str]] = set()
+_checked: set[tuple[str, str, str, str | None]] = set()
 _checking = threading.Lock()
 
 
@@ -51,7 +51,7 @@ def check(
     from hsmjwt.hsm.facts import of_key, of_place
 
     uri = key.uri(slot.needed_id)
-    mark = (module.choice.real, uri, rules.require)
+    mark = (module.choice.real, uri, rules.require, rules.certificate)
     with _checking:
         if mark in _checked:
             return
@@ -101,7 +101,11 @@ def stated_of(
 
 
 def _certificates(ders: Iterable[bytes], key: PublicKey | None) -> tuple[list[Certificate], int]:
-    """Return the certificates of a key, and how many are there that are not, or cannot be read."""
+    """Return the certificates of a key, and how many are there that are not, or cannot be read.
+
+    A vendor's proof is none: a YubiKey's module shows one beside each key, and its days are those of the device.
+    """
+    from hsmjwt.x509.attestation import is_statement
     from hsmjwt.x509.certificate import read
 
     own, others = [], 0
@@ -110,6 +114,8 @@ def _certificates(ders: Iterable[bytes], key: PublicKey | None) -> tuple[list[Ce
             certificate = read(der)
         except UsageError:
             others += 1
+            continue
+        if is_statement(certificate):
             continue
         if key is not None and certificate.public_key == key:
             own.append(certificate)
@@ -121,7 +127,7 @@ def _certificates(ders: Iterable[bytes], key: PublicKey | None) -> tuple[list[Ce
 def _certificate(facts: KeyFacts, best: Certificate | None, others: int, now: float) -> str | None:
     if best is None:
         if not others:
-            return "none"
+            return "none" if facts.whole else None
         return None if facts.public_key is None else "of another key"
     if now > best.not_after:
         return "expired"

@@ -16,8 +16,9 @@ from hsmjwt.compose import policies
 from hsmjwt.compose.devices import DeviceChoice, Devices
 from hsmjwt.compose.halves import rules_for
 from hsmjwt.compose.requirements import by_table, certificates_named, stated_of
-from hsmjwt.errors import KeyNotFoundError
-from hsmjwt.guard.keypolicy import ATTRIBUTES, Finding, Policy, judge, passed
+from hsmjwt.custody.proof import self_test
+from hsmjwt.errors import DeviceError, KeyFault, KeyNotFoundError, PolicyError
+from hsmjwt.guard.keypolicy import ATTRIBUTES, Finding, Policy, described, judge, passed
 from hsmjwt.guard.policy import check_clock
 from hsmjwt.hsm.facts import KeyFacts, of_key, of_place, of_token
 from hsmjwt.hsm.module import Module
@@ -53,6 +54,11 @@ class KeyReport(msgspec.Struct, frozen=True, kw_only=True):
     def passed(self) -> bool:
         """Tell whether every finding is a pass, and the proof holds where one was given."""
         return passed(self.findings) and (self.proof is None or self.proof.problem is None)
+
+    @property
+    def worst_first(self) -> list[Finding]:
+        """Return the findings, what failed before what is unknown, and that before what passed."""
+        return sorted(self.findings, key=lambda finding: ("fail", "unknown", "pass").index(finding.result))
 
     @property
     def thumbprint(self) -> str | None:
@@ -101,12 +107,16 @@ def audit(
     desk = _Desk(devices, choice, named, now)
     module = devices.module(choice)
     if not every:
-        slot = module.find_token(choice.uri)
-        place = _Place(module, slot, module.login(slot, devices.login(choice)))
-        key = find_signing_key(place.session, choice.uri, place.token, slot.needed_id, direct=module.library.direct)
-        report = desk.report(place, of_key(module, slot, place.session, key))
+        place = _logged_in(devices, choice, module)
+        key = find_signing_key(
+            place.session, choice.uri, place.token, place.slot.needed_id, direct=module.library.direct
+        )
+        report = desk.report(place, of_key(module, place.slot, place.session, key))
         if prove is not None:
-            report = msgspec.structs.replace(report, proof=prove(report.public_key))
+            proof = prove(report.public_key)
+            if proof.problem is None:
+                proof = proof._replace(problem=_unbound(devices, choice, report))
+            report = msgspec.structs.replace(report, proof=proof)
         return Report(at=now, keys=(report,))
     reports = [
         desk.report(place, facts)
@@ -135,13 +145,33 @@ def _opened(devices: Devices, choice: DeviceChoice, module: Module) -> list[_Pla
     """Return the tokens that the URI leaves with a session; one alone is logged in to."""
     tokens = module.find_tokens(choice.uri)
     if len(tokens) <= 1:
-        slot = module.find_token(choice.uri)  # which looks twice before it says that there is none
-        return [_Place(module, slot, module.login(slot, devices.login(choice)))]
+        return [_logged_in(devices, choice, module)]
     module.settle()
     devices.around.warn(
         f"{len(tokens)} tokens fit, so nothing was logged in to: keys that a login would show are not audited"
     )
     return [_Place(module, slot, module.session(slot)) for slot in tokens]
+
+
+def _logged_in(devices: Devices, choice: DeviceChoice, module: Module) -> _Place:
+    """Return the one token that the URI leaves, logged in to; says so where no PIN was to be had."""
+    slot = module.find_token(choice.uri)  # which looks twice before it says that there is none
+    place = _Place(module, slot, module.login(slot, devices.login(choice)))
+    if not module.shows_all(slot):
+        devices.around.warn("nothing was logged in to: what only a login would show counts as unknown")
+    return place
+
+
+def _unbound(devices: Devices, choice: DeviceChoice, report: KeyReport) -> str | None:
+    """Say why a proof for a public key is none for the private key: a test signature, which only the right one makes.
+
+    What stands on the token as its public half may be another key's.
+    """
+    try:
+        made_by = self_test(devices, choice, report.uri)
+    except (DeviceError, KeyFault, PolicyError) as error:
+        return f"the private key does not show that it is the one which was attested: {error.message}"
+    return None if made_by == report.public_key else "the private key is another one than that which was attested"
 
 
 class _Desk:
@@ -232,6 +262,11 @@ def _as_json(key: KeyReport, at: float) -> dict[str, Any]:
 def attributes(key: KeyReport) -> dict[str, Any]:
     """Return what the module says of the key itself, in the order of ATTRIBUTES; None for what is unknown."""
     return {name: key.stated[name] for name in ATTRIBUTES if name in key.stated and name not in _OF_PLACE}
+
+
+def facts_in_words(key: KeyReport) -> list[tuple[str, str]]:
+    """Return what the module says of the key itself as a report for a person shows it."""
+    return [(name.replace("_", " "), described(name, value)) for name, value in attributes(key).items()]
 
 
 def shown(label: str) -> str:

@@ -27,6 +27,9 @@ from hsmjwt.x509.request import Holder, Validity, certificate_to_sign, check_hol
 DAYS = 365
 """How long a certificate is good where nobody says."""
 
+USAGES = ("digitalSignature",)
+"""What its key is for where nobody says."""
+
 _MOST_DAYS = 36500
 _BACKDATED = 300  # seconds that a certificate is good before it is made, for servers whose clocks are behind
 
@@ -41,7 +44,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     san: tuple[str, ...] = ()
     days: int = DAYS
     alg: str | None = None
-    key_usage: tuple[str, ...] = ("digitalSignature",)
+    key_usage: tuple[str, ...] = USAGES
 
     def __post_init__(self) -> None:
         """Check all of it."""

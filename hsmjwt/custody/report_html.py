@@ -9,8 +9,9 @@ import html
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from hsmjwt.custody.auditing import KeyReport, Report, attributes, moment
-from hsmjwt.guard.keypolicy import described, in_words
+from hsmjwt.custody import auditing
+from hsmjwt.custody.auditing import KeyReport, Report, moment
+from hsmjwt.guard.keypolicy import in_words
 
 _STYLE: Final = """
 :root { color-scheme: light; }
@@ -81,7 +82,6 @@ def page(report: Report) -> str:
 
 def _section(key: KeyReport) -> str:
     stated = key.stated
-    findings = sorted(key.findings, key=lambda each: ("fail", "unknown", "pass").index(each.result))
     about = [
         ("Key", key.uri),
         ("Thumbprint (RFC 7638)", key.thumbprint or "unknown"),
@@ -90,17 +90,16 @@ def _section(key: KeyReport) -> str:
         ("Firmware, hardware", f"{stated['token_firmware']}, {stated['token_hardware']}"),
         ("Flags", in_words(stated["token_flags"])),
         ("Module", f"{stated['module_path']} ({stated['module_description']} {stated['module_version']})"),
-        ("SHA-256 of the module", stated["module_sha256"]),
+        ("SHA-256 of the module", in_words(stated["module_sha256"])),
         ("Policy", f"{key.policy.name}: {key.policy.description}"),
     ]
     proof = [("Proof", key.attested)]
     if key.proof is not None:
         proof += [("Chain", " ← ".join(key.proof.chain) or "none"), *key.proof.states]
-    facts = [(name.replace("_", " "), described(name, value)) for name, value in attributes(key).items()]
     heads = ("Result", "Attribute", "Found", "Required", "Why it matters")
     rows = [
         (_result(each.result), _text(each.attribute), _text(each.found), _text(each.required), _text(each.why))
-        for each in findings
+        for each in key.worst_first
     ]
     return "".join(
         (
@@ -109,7 +108,7 @@ def _section(key: KeyReport) -> str:
             _pairs("Key, token and module", about),
             _table("Findings", heads, rows),
             _pairs("Cryptographic proof", proof),
-            _pairs("What the module says of the key", facts),
+            _pairs("What the module says of the key", auditing.facts_in_words(key)),
             "</section>\n",
         )
     )

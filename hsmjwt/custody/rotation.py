@@ -1,13 +1,13 @@
 """Rotation of a profile's key: the next key is made, published, tried at the provider, and only then put into use.
 
 Each step is done when the state file says so, and can be done again: a process that is killed between the two loses
-nothing. The old key counts until the config names the new one, and is published until the grace is over.
+nothing. The old key counts until the config names the new one, and is published until the grace is over. It is the rotation of a key table: the profile names that, and each other profile
+of the table changes its key with it.
 """
 
 from __future__ import annotations
 
 import base64
-import datetime
 import functools
 import os
 import re
@@ -28,11 +28,12 @@ from hsmjwt.custody.generating import generate_key
 from hsmjwt.custody.keys import found
 from hsmjwt.custody.proof import self_test
 from hsmjwt.custody.publishing import public_jwk
-from hsmjwt.custody.rotation_state import KeyMark, State, StateFile, Step, moment
+from hsmjwt.custody.rotation_state import KeyMark, State, StateFile, Step, moment, unix_time
 from hsmjwt.custody.rotation_switch import Switch
 from hsmjwt.errors import BusyError, ConfigError, KeyUnfitError, ServerError, UsageError
 from hsmjwt.hsm.keygen import KINDS, NewKey, parse_new_key
 from hsmjwt.hsm.objects import search
+from hsmjwt.hsm.slots import Slot
 from hsmjwt.hsm.uri import KeyUri, TokenInfo, display, parse
 from hsmjwt.jose.jwk import thumbprint
 from hsmjwt.jose.keys import PublicKey
@@ -50,7 +51,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     """What the user asks for; None where it is left to what the state says, or to us.
 
     `to` is a key that is there already, `kid` what the provider calls the new key. With `finish` no other
-    rotation begins.
+    rotation begins, with `anew` one does though the last one's old key was not deleted.
     """
 
     grace: float | None = None
@@ -58,6 +59,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     out: str | None = None
     kid: str | None = None
     finish: bool = False
+    anew: bool = False
 
 
 class Rotation:
@@ -80,8 +82,8 @@ class Rotation:
             )
         self._table: KeyTable = self._settings.keys[table]
         self._path = self._settings.path
-        self._switch = Switch(self._settings, self._table, self.profile)
-        self.file = StateFile(state_folder(self._environ), self._path, profile)
+        self._switch = Switch(self._settings, self._table)
+        self.file = StateFile(state_folder(self._environ), self._path, table)
 
     def run(self) -> State:
         """Go on from where the last run ended, as far as it goes; return the state then.
@@ -94,10 +96,7 @@ class Rotation:
             state = self.file.read()
             if self._wish.finish and (state is None or state.old_deleted):
                 raise UsageError(f"no rotation of the profile {self._name!r} has left an old key to delete")
-            if state is None or (state.step == "retired" and not self._wish.finish):
-                state = self._planned()
-            elif state.step != "retired":
-                state = self._resumed(state)
+            state = self._planned(state) if state is None or self._is_over(state) else self._resumed(state)
             if state.step == "planned":
                 state = self._made(state)
             if state.step == "made":
@@ -122,7 +121,7 @@ class Rotation:
             if state is None or state.step == "retired" or self._switch.is_made(state):
                 raise UsageError(f"no rotation of the profile {self._name!r} is under way that could be given up")
             if state.new is not None and rotation_files.is_published(state.out):
-                rotation_files.put(state.out, [state.old.jwk], gone=state.new.jwk)
+                rotation_files.put(state.out, [state.old.jwk], self._deadline, gone=state.new.jwk)
             self.file.remove()
             return state
 
@@ -146,15 +145,24 @@ class Rotation:
 
     def _refuse_changed(self) -> None:
         """Raise BusyError where the config is not what it was before it was this process's turn."""
-        now = config.load(self._path, self._environ)
+        self._refuse_other(config.load(self._path, self._environ))
+
+    def _refuse_other(self, now: Settings) -> None:
         if now.keys.get(self._table.name) != self._table or now.profiles != self._settings.profiles:
             raise BusyError(f"config file {self._path!r} was changed meanwhile", hint="run it again")
+
+    def _is_over(self, state: State) -> bool:
+        """Tell whether the next rotation may begin; a run too many begins none as long as the old key is to delete."""
+        if state.step != "retired" or self._wish.finish:
+            return False
+        return state.old_deleted or self._wish.anew or not self._switch.is_made(state)
 
     def _resumed(self, state: State) -> State:
         """Check that a rotation under way is the one that is meant, and heed what is asked for anew."""
         wish = self._wish
-        is_old = state.step != "switched" and display(self._table.uri) == state.written
-        if state.table != self._table.name or not (is_old or self._switch.is_made(state)):
+        is_switched = state.step in ("switched", "retired")
+        is_old = not is_switched and display(self._table.uri) == state.written
+        if not (is_old or state.step == "retired" or self._switch.is_made(state)):
             raise ConfigError(
                 f"a rotation is under way, and [keys.{self._table.name}] names {self._unexpected(state)}",
                 hint=f"--abandon gives it up; '{self.file.path}' says how far it has come",
@@ -165,15 +173,19 @@ class Rotation:
             state.new is None or open_signer(self._devices, wish.to, "self-test").uri != state.new.uri
         ):
             to = f"a new key, '{state.label}'" if state.new is None else state.new.uri
-            raise UsageError(f"--to: this rotation is to {to}", hint="leave --to away; --abandon gives it up")
+            raise UsageError(f"--to: this rotation is to {to}", hint="leave --to away, or see --abandon and --next")
+        if not is_switched:
+            refuse_protected([self._table], state.old.uri, "rotated")
+        if state.step in ("published", "accepted") or (state.step == "switched" and state.grace_left(self._clock())):
+            # whoever wrote the whole set meanwhile knew but one of the keys
+            rotation_files.put(state.out, [state.old.jwk, _new(state).jwk], self._deadline)
         changes: dict[str, Any] = {}
         if wish.kid is not None:
             changes["kid"] = wish.kid
         if wish.grace is not None:
             changes["grace"] = wish.grace
             if state.step == "switched":
-                since = datetime.datetime.fromisoformat(state.times["switched"]).timestamp()
-                changes["grace_ends"] = moment(since + wish.grace)
+                changes["grace_ends"] = moment(unix_time(state.times["switched"]) + wish.grace)
         changed = msgspec.structs.replace(state, **changes)
         return state if changed == state else self.file.write(changed)
 
@@ -187,8 +199,11 @@ class Rotation:
 
     # The steps.
 
-    def _planned(self) -> State:
-        """Choose the next key, or the label that it is to have, and write that down before anything is made."""
+    def _planned(self, last: State | None) -> State:
+        """Choose the next key, or the label that it is to have, and write that down before anything is made.
+
+        What is published goes where it went at the `last` rotation, unless another folder is named.
+        """
         profile, wish = self.profile, self._wish
         choice = choice_of(profile)
         opened = open_signer(self._devices, choice, "self-test")
@@ -210,6 +225,7 @@ class Rotation:
             label = _free(new.label, functools.partial(_is_taken, session, slot.token))
             plan = {"label": label, "kind": new.kind.name}
         else:
+            self._refuse_elsewhere(wish.to, slot)
             plan = {"new": self._mark(wish.to, alg)}
             if plan["new"].thumbprint == thumbprint(public):
                 raise UsageError("--to names the key that is in use already", hint="name another one, or leave it away")
@@ -227,7 +243,7 @@ class Rotation:
             written=display(self._table.uri),
             alg=alg,
             kid=wish.kid,
-            out=os.path.abspath(wish.out) if wish.out is not None else self.file.beside,
+            out=self._folder(last),
             grace=GRACE if wish.grace is None else wish.grace,
             **plan,
         )
@@ -252,6 +268,20 @@ class Rotation:
             raise ConfigError(
                 f"the URI of [keys.{self._table.name}] names no key in particular, and would fit the next one as well",
                 hint=f'write uri = "{uri}"',
+            )
+
+    def _folder(self, last: State | None) -> str:
+        if self._wish.out is not None:
+            return os.path.abspath(self._wish.out)
+        return self.file.beside if last is None else last.out
+
+    def _refuse_elsewhere(self, to: DeviceChoice, slot: Slot) -> None:
+        """Raise UsageError for a key on another token, of which the table knows neither module nor PIN."""
+        module = self._devices.module(to)
+        if module is not self._devices.module(choice_of(self.profile)) or module.find_token(to.uri).token != slot.token:
+            raise UsageError(
+                f"--to names a key on another token than that of [keys.{self._table.name}]",
+                hint="give it a key table of its own, with its pin_source, and name that one in the profile",
             )
 
     def _mark(self, choice: DeviceChoice, alg: str) -> KeyMark:
@@ -285,7 +315,7 @@ class Rotation:
             wanted = certificates.Wanted(subject=subject, alg=state.alg)
             chain = [own or certificates.self_signed(self._devices, choice, wanted)]
         jwk = public_jwk(public, state.alg, kid=state.kid, chain=chain if "x5c" in state.old.jwk else ())
-        rotation_files.publish(state.out, [state.old.jwk, jwk], public, chain[0])
+        rotation_files.publish(state.out, [state.old.jwk, jwk], public, chain[0], self._deadline)
         return self._did(state, "published", new=msgspec.structs.replace(new, jwk=jwk))
 
     def _subject(self, state: State, label: str) -> str:
@@ -307,7 +337,7 @@ class Rotation:
             )
         if state.kid is not None and new.jwk.get("kid") != state.kid:
             new = msgspec.structs.replace(new, jwk={**new.jwk, "kid": state.kid})
-            rotation_files.put(state.out, [state.old.jwk, new.jwk])
+            rotation_files.put(state.out, [state.old.jwk, new.jwk], self._deadline)
             state = self.file.write(msgspec.structs.replace(state, new=new))
         for profile in self._users():
             trial = self._switch.after(profile, state)
@@ -319,7 +349,7 @@ class Rotation:
                 more = "" if error.hint is None else f"; {error.hint}"
                 error.hint = (
                     f"the provider does not take the new key yet, and nothing was switched: upload what it wants of "
-                    f"{', '.join(rotation_files.paths(state.out))}, then run it again{more}"
+                    f"{', '.join(rotation_files.paths(state.out, new.thumbprint))}, then run it again{more}"
                 )
                 raise
         return self._did(state, "accepted")
@@ -335,13 +365,13 @@ class Rotation:
 
     def _switched(self, state: State) -> State:
         """Put the new key into the config, unless somebody has done that already."""
-        self._switch.make(state, self._deadline)
+        self._switch.make(state, self._deadline, self._refuse_other)
         now = self._clock()
         return self._did(state, "switched", grace_ends=moment(now + state.grace))
 
     def _retired(self, state: State) -> State:
         """Publish the new key alone."""
-        rotation_files.put(state.out, [_new(state).jwk], gone=state.old.jwk)
+        rotation_files.put(state.out, [_new(state).jwk], self._deadline, gone=state.old.jwk)
         return self._did(state, "retired")
 
     # What they share.

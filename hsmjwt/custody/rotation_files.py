@@ -1,34 +1,44 @@
 """What a rotation publishes: a JWK set with both keys, the new public key, and a certificate of it.
 
-The folder may be one that `jwks` writes to as well: of its set only the entries of the two keys are touched.
+The folder may be one that `jwks` and the rotations of other keys write to as well: of its set only the entries of the
+two keys are touched, and the other files are named after their key. A key table may name those, so what belongs to the
+key in use stays as it is until the config names the next one.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from hsmjwt import whole_file
+from hsmjwt.custody import static_files
+from hsmjwt.deadline import Deadline
 from hsmjwt.errors import ConfigError, UsageError
 from hsmjwt.jose.encoding import EncodingFault, load_object
+from hsmjwt.jose.jwk import thumbprint
 from hsmjwt.jose.keys import PublicKey
-from hsmjwt.private import make_folder
 from hsmjwt.x509.certificate import read, read_chain
 from hsmjwt.x509.der import armoured
 from hsmjwt.x509.public import spki_pem
 
 JWKS: Final = "jwks.json"
-PUBLIC: Final = "public.pem"
-CERTIFICATE: Final = "certificate.pem"
-_FOLDER_MODE, _FILE_MODE = 0o755, 0o644  # whatever the umask: what is public may be read by a web server's user
 _LARGEST: Final = 4 * 1024 * 1024  # bytes of a file that is read
 
 
-def paths(folder: str) -> list[str]:
-    """Return the paths of what is published in a folder."""
-    return [os.path.join(folder, name) for name in (JWKS, PUBLIC, CERTIFICATE)]
+def public_path(folder: str, thumbprint: str) -> str:
+    """Return the path of a key's public half, in PEM; `thumbprint` is that of RFC 7638."""
+    return os.path.join(folder, f"public-{thumbprint}.pem")
+
+
+def certificate_path(folder: str, thumbprint: str) -> str:
+    """Return the path of a key's certificate, in PEM."""
+    return os.path.join(folder, f"certificate-{thumbprint}.pem")
+
+
+def paths(folder: str, thumbprint: str | None) -> list[str]:
+    """Return the paths of what is published in a folder; `thumbprint` is that of the new key, if there is one yet."""
+    files = () if thumbprint is None else (public_path(folder, thumbprint), certificate_path(folder, thumbprint))
+    return [os.path.join(folder, JWKS), *files]
 
 
 def is_published(folder: str) -> bool:
@@ -36,39 +46,47 @@ def is_published(folder: str) -> bool:
     return os.path.exists(os.path.join(folder, JWKS))
 
 
-def publish(folder: str, entries: Sequence[dict[str, Any]], public: PublicKey, certificate: bytes) -> None:
+def publish(
+    folder: str, entries: Sequence[dict[str, Any]], public: PublicKey, certificate: bytes, deadline: Deadline
+) -> None:
     """Write all three files; raises ConfigError where the folder is not to be had, or holds a set that is none."""
-    put(folder, entries)
-    _write(os.path.join(folder, PUBLIC), spki_pem(public))
-    _write(os.path.join(folder, CERTIFICATE), armoured("CERTIFICATE", certificate))
+    key = thumbprint(public)
+    files = {
+        public_path("", key): spki_pem(public).encode("ascii"),
+        certificate_path("", key): armoured("CERTIFICATE", certificate).encode("ascii"),
+    }
+    _publish(folder, entries, deadline, files=files)
 
 
-def put(folder: str, entries: Sequence[dict[str, Any]], gone: dict[str, Any] | None = None) -> None:
+def put(
+    folder: str, entries: Sequence[dict[str, Any]], deadline: Deadline, *, gone: dict[str, Any] | None = None
+) -> None:
     """Put JWKs into the folder's set, in the place of those of the same keys; those of `gone` are left out."""
-    path = os.path.join(folder, JWKS)
-    there = _entries(path)
-    left = [each for each in there if not any(_same(each, entry) for entry in entries)]
-    if gone is not None:
-        left = [each for each in left if not _same(each, gone)]
-    if [*left, *entries] != there:
-        _write(path, json.dumps({"keys": [*left, *entries]}, indent=2) + "\n")
+    _publish(folder, entries, deadline, gone=gone)
 
 
-def _write(path: str, text: str) -> None:
-    """Write a file that everybody may read; its folder is made where it is missing."""
-    folder = os.path.dirname(path)
-    try:
-        if not os.path.isdir(folder):
-            make_folder(folder)
-            os.chmod(folder, _FOLDER_MODE)
-        whole_file.replace(path, text.encode("ascii"), _FILE_MODE)
-    except OSError as error:
-        raise _unusable(path, "written", error) from None
+def _publish(
+    folder: str,
+    entries: Sequence[dict[str, Any]],
+    deadline: Deadline,
+    *,
+    gone: dict[str, Any] | None = None,
+    files: Mapping[str, bytes] | None = None,
+) -> None:
+    ours = [*entries, *([] if gone is None else [gone])]
+
+    def documents() -> Mapping[str, bytes]:
+        there = _entries(os.path.join(folder, JWKS))
+        keys = [*(each for each in there if not any(_same(each, our) for our in ours)), *entries]
+        changed = {} if keys == there else {JWKS: static_files.as_json({"keys": keys})}
+        return {**(files or {}), **changed}
+
+    static_files.publish(folder, documents, deadline)
 
 
 def certificate_there(folder: str, public: PublicKey) -> bytes | None:
     """Return the certificate of this key that an earlier run has published, as DER; None where there is none."""
-    data = _content(os.path.join(folder, CERTIFICATE))
+    data = _content(certificate_path(folder, thumbprint(public)))
     try:
         der = read_chain(data or b"")[0]
         return der if read(der).public_key == public else None
@@ -106,9 +124,5 @@ def _content(path: str) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise _unusable(path, "read", error) from None
-
-
-def _unusable(path: str, what: str, error: OSError) -> ConfigError:
-    reason = (error.strerror or "unknown reason").lower()
-    return ConfigError(f"'{path}' cannot be {what}: {reason}", hint="--out names another folder")
+        reason = (error.strerror or "unknown reason").lower()
+        raise ConfigError(f"'{path}' cannot be read: {reason}", hint="--out names another folder") from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -26,9 +26,9 @@ _SELECTS: Final = tuple(name for name in KeyUri.__struct_fields__ if name not in
 class Switch:
     """The switch of one key table, which a profile asks for and all profiles of the table share."""
 
-    def __init__(self, settings: Settings, table: KeyTable, profile: Profile) -> None:
-        """Keep what the config says before it; `profile` is the one whose key is rotated."""
-        self._settings, self._table, self._profile = settings, table, profile
+    def __init__(self, settings: Settings, table: KeyTable) -> None:
+        """Keep what the config says before it."""
+        self._settings, self._table = settings, table
 
     def is_made(self, state: State) -> bool:
         """Tell whether the config names the new key already, in whatever words."""
@@ -51,10 +51,10 @@ class Switch:
             profile, key_uri=uri, rules=msgspec.structs.replace(profile.rules, **rules), header=header
         )
 
-    def make(self, state: State, deadline: Deadline) -> None:
+    def make(self, state: State, deadline: Deadline, check: Callable[[Settings], None]) -> None:
         """Write it into the config, as far as nobody has done so; raises ConfigError that says what is to be written.
 
-        Whoever has written the URI of the new key in words of their own keeps them.
+        `check` is asked about the config just before, see `config_edit.edit`. Whoever has written the URI of the new key in words of their own keeps them.
         """
         changes = self._changes(state)
         if self.is_made(state):
@@ -63,7 +63,7 @@ class Switch:
         if not changes:
             return
         try:
-            config_edit.edit(self._settings.path or "", changes, deadline)
+            config_edit.edit(self._settings.path or "", changes, deadline, check)
         except ConfigError as error:
             lines = "; ".join(f"{dotted(key)} = {quoted(display(value))}" for key, value in changes.items())
             raise ConfigError(
@@ -79,8 +79,8 @@ class Switch:
         changes: dict[KeyPath, str] = {(*path, "uri"): state.new.uri + mark + query}
         for name, value in (
             ("thumbprint", state.new.thumbprint),
-            ("certificate", os.path.join(state.out, rotation_files.CERTIFICATE)),
-            ("public_key", os.path.join(state.out, rotation_files.PUBLIC)),
+            ("certificate", rotation_files.certificate_path(state.out, state.new.thumbprint)),
+            ("public_key", rotation_files.public_path(state.out, state.new.thumbprint)),
         ):
             if getattr(self._table, name) is not None:
                 changes[*path, name] = value
@@ -99,7 +99,7 @@ class Switch:
         assert state.new is not None  # noqa: S101 - see above
         if kid in (state.old.thumbprint, state.new.thumbprint):
             return state.new.thumbprint
-        if state.kid is None or kid not in (self._profile.header.get("kid"), state.kid):
+        if state.kid is None or kid not in (state.old.jwk.get("kid"), state.kid):
             raise UsageError(
                 f"the profile {name!r} sends the kid {kid!r}, which names the old key",
                 hint=f"upload what the provider wants of the files in '{state.out}'; then "

@@ -5,53 +5,58 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from hsmjwt import file_lock, whole_file
+from hsmjwt.deadline import Deadline
 from hsmjwt.errors import ConfigError
 
 _FOLDER_MODE, _FILE_MODE = 0o755, 0o644  # whatever the umask: what is public may be read by the server's user
 
 
-def write(folder: str, documents: Mapping[str, Any]) -> list[str]:
-    """Write JSON documents by their paths below a folder, which is made where it is missing; return the files' paths.
+def as_json(document: Any) -> bytes:
+    """Return a document as such a file holds it, for a person as well."""
+    return json.dumps(document, indent=2).encode("ascii") + b"\n"
 
-    All of them are written beside their places before the first one takes its own, so that a full disk or a closed
-    folder leaves what was there. Raises ConfigError.
+
+def publish(folder: str, documents: Callable[[], Mapping[str, bytes]], deadline: Deadline) -> list[str]:
+    """Write files by their paths below a folder, which is made where it is missing; return the files' paths.
+
+    `documents` is called while no other hsmjwt publishes there: it may read what there is. All files are written
+    beside their places before the first one takes its own, so that a full disk or a closed folder leaves what was
+    there. Raises ConfigError, and BusyError at the deadline.
     """
-    paths = [os.path.join(folder, name) for name in documents]
     path = folder
     try:
-        with contextlib.ExitStack() as waiting:
+        _make_folder(folder)
+        with _turn(folder, deadline), contextlib.ExitStack() as waiting:
             ready = []
-            for path, document in zip(paths, documents.values(), strict=True):
+            for name, data in documents().items():
+                path = os.path.join(folder, name)
                 _make_folder(os.path.dirname(path))
-                data = json.dumps(document, indent=2).encode("ascii") + b"\n"
-                ready.append((waiting.enter_context(_beside(path, data)), path))
-            for temporary, path in ready:
-                os.replace(temporary, path)
+                ready.append((waiting.enter_context(whole_file.beside(path, data, _FILE_MODE)), path))
+            for fresh, path in ready:
+                os.replace(fresh, path)
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or "it is no path"
         raise ConfigError(f"{path!r} cannot be written: {reason.lower()}", hint="--out names another folder") from None
+    paths = [path for _, path in ready]
+    for changed in dict.fromkeys(map(os.path.dirname, paths)):
+        whole_file.sync_folder(changed)
     return paths
 
 
 @contextlib.contextmanager
-def _beside(path: str, data: bytes) -> Iterator[str]:
-    """Write a file in the folder of `path`, and remove it at the end if it is still there."""
-    head, name = os.path.split(path)
-    temporary = os.path.join(head, f".{name}.{os.urandom(8).hex()}.tmp")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, _FILE_MODE)
+def _turn(folder: str, deadline: Deadline) -> Iterator[None]:
+    """Let one process at a time publish in a folder, as far as its file system can lock one."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with os.fdopen(fd, "wb") as file:
-            os.fchmod(fd, _FILE_MODE)
-            file.write(data)
-            file.flush()
-            os.fsync(fd)
-        yield temporary
+        with contextlib.suppress(OSError):
+            file_lock.take(fd, deadline, f"another hsmjwt that publishes in {folder!r}")
+        yield
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+        os.close(fd)
 
 
 def _make_folder(path: str) -> None:

@@ -10,7 +10,7 @@ import functools
 import hashlib
 import struct
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from hsmjwt.errors import KeyNotFoundError, KeyUnfitError
@@ -151,7 +151,7 @@ def _kind(thing: Thing) -> tuple[str | None, bytes | None]:
     return thing.type, thing.about.get("EC_PARAMS")
 
 
-def _copies(pair: Thing | None, count: Counter[Any], hidden: Set[tuple[str | None, bytes | None]]) -> int | None:
+def _copies(pair: Thing | None, count: Counter[Any], hidden: set[tuple[str | None, bytes | None]]) -> int | None:
     """Return how many other private keys have the same public key.
 
     None where one of the `hidden` kinds, keys whose public key is told nowhere, could be this key once more.
@@ -223,6 +223,8 @@ def _date(value: bytes | None) -> str | None:
     text = value.strip(b"\0 ").decode("ascii", "replace")
     if not text:
         return "none"
+    if len(text) != 8 or not text.isdecimal():
+        return None
     try:
         return datetime.date(int(text[:4]), int(text[4:6]), int(text[6:])).isoformat()
     except ValueError:
@@ -233,8 +235,6 @@ def of_place(module: Module, slot: Slot) -> Stated:
     """Return what module and token tell of themselves, and the SHA-256 of the module's file."""
     token, library = slot.token, module.library.lib
     assert token is not None  # noqa: S101 - find_token returns no other
-    with open(module.choice.real, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {
         "token_label": token.label,
         "token_serial": token.serial,
@@ -244,11 +244,20 @@ def of_place(module: Module, slot: Slot) -> Stated:
         "token_hardware": _version(slot.opener.hardware_version),
         "token_flags": slot.flags,
         "module_path": module.choice.real,
-        "module_sha256": digest,
+        "module_sha256": _digest(module.choice.real),
         "module_description": library.library_description,
         "module_manufacturer": library.manufacturer_id,
         "module_version": _version(library.library_version),
     }
+
+
+def _digest(path: str) -> str | None:
+    """Return the SHA-256 of a file; None where it is gone, as an update of the module leaves it."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
 
 
 def _version(pair: Sequence[int]) -> str:

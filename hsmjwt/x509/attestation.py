@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from hsmjwt.jose.keys import PublicKey
 from hsmjwt.x509.certificate import Certificate
-from hsmjwt.x509.der import INTEGER, DerFault, only
+from hsmjwt.x509.der import INTEGER, DerFault, children, only, sequence
 
 Issued = Callable[[bytes, bytes], bool]
 """Tells whether a certificate bears another one's signature, both as DER."""
@@ -36,8 +36,10 @@ _FORMS: Final = {
     7: "USB-C keychain with fingerprint reader",
 }
 _SERIES_FIPS: Final = 0x80  # of the form factor
+_BASIC: Final = "2.5.29.19"
+_MD5: Final = "1.2.840.113549.1.1.4"  # md5WithRSAEncryption
 _KNOWN: Final = {  # extensions that may be critical: what they say was looked at, or binds nobody here
-    *("2.5.29.14", "2.5.29.15", "2.5.29.17", "2.5.29.18", "2.5.29.19", "2.5.29.35", "2.5.29.37"),
+    *("2.5.29.14", "2.5.29.15", "2.5.29.17", "2.5.29.18", _BASIC, "2.5.29.35", "2.5.29.37"),
     *(_FIRMWARE, _SERIAL, _POLICY, _FORM, _FIPS, _CSPN),
 }
 _LONGEST: Final = 8  # certificates of a chain
@@ -65,7 +67,7 @@ def examine(
     own = [each for each in given if each.public_key == key]
     if not own:
         return Proof("none of the certificates is for this key: its public key is another one")
-    stating = [each for each in own if _is_statement(each)]
+    stating = [each for each in own if is_statement(each)]
     if not stating:
         return Proof("the certificate of this key attests nothing: it has none of the extensions of a YubiKey's")
     proofs = [_examine(leaf, given, roots, now, issued) for leaf in stating]
@@ -92,8 +94,10 @@ def _chain(
     chain, left = [leaf], [each for each in given if each.der != leaf.der]
     while len(chain) < _LONGEST:
         below = chain[-1]
+        if below.signature_alg == _MD5 or "sha1" in below.signature_alg.lower():
+            return chain, f"'{below.subject}' is signed over SHA-1 or MD5, which proves nothing any more"
         for each in roots:
-            if issued(below.der, each.der):
+            if each.der != below.der and issued(below.der, each.der):  # what vouches for itself proves nothing
                 return [*chain, each], None
         above = next((each for each in left if issued(below.der, each.der)), None)
         if above is None:
@@ -114,8 +118,6 @@ def _fault(each: Certificate, below: Sequence[Certificate], now: float, *, above
     name = f"'{each.subject}'"
     if not each.not_before <= now <= each.not_after:
         return f"{name} is not valid now"
-    if "sha1" in each.signature_alg.lower() and above:
-        return f"{name} is signed with SHA-1, which proves nothing any more"
     unknown = [extension.oid for extension in each.extensions if extension.critical and extension.oid not in _KNOWN]
     if unknown:
         return f"{name} has the critical extension {unknown[0]}, which is not known here"
@@ -123,12 +125,25 @@ def _fault(each: Certificate, below: Sequence[Certificate], now: float, *, above
         return None
     if each.authority is False or (each.key_usage and "keyCertSign" not in each.key_usage):
         return f"{name} may not issue certificates, and issued '{below[-1].subject}'"
-    if each.authority is None and (_is_statement(each) or above > 1):
+    if each.authority is None and (is_statement(each) or above > 1):
         return f"{name} does not say that it may issue certificates, and issued '{below[-1].subject}'"
+    most = _path_length(each)
+    if most is not None and len(below) - 1 > most:
+        return f"{name} allows {most} authorities below it, and there are {len(below) - 1}"
     return None
 
 
-def _is_statement(each: Certificate) -> bool:
+def _path_length(each: Certificate) -> int | None:
+    """Return how many authorities may follow below one (RFC 5280, section 4.2.1.9); None where it does not say."""
+    for extension in each.extensions:
+        if extension.oid == _BASIC:
+            fields = children(sequence(only(extension.value)))
+            if fields and fields[-1].tag == INTEGER:
+                return int.from_bytes(fields[-1].content, "big", signed=True)
+    return None
+
+
+def is_statement(each: Certificate) -> bool:
     """Tell whether a certificate states something about its key, as that of a slot does and that of F9 does not."""
     return any(extension.oid == _POLICY for extension in each.extensions)
 

@@ -20,9 +20,8 @@ def ends(every: Sequence[Certificate]) -> list[Certificate]:
 
     One that a key issued to itself is nobody else's work, and so two such of one name are both ends.
     """
-    above = (_issuers(each, [other for other in every if other is not each]) for each in every if not each.self_signed)
-    issuers = {issuer.der for found in above for issuer in found}
-    return [each for each in every if each.der not in issuers]
+    issued = [each for each in every if not each.self_signed]
+    return [each for each in every if not any(may_have_issued(each, other) for other in issued if other is not each)]
 
 
 def ordered(ders: Iterable[bytes], key: PublicKey) -> list[bytes]:
@@ -43,11 +42,8 @@ def ordered(ders: Iterable[bytes], key: PublicKey) -> list[bytes]:
 
 def _issuer(below: Certificate, among: Iterable[Certificate]) -> Certificate | None:
     """Return who may have issued a certificate; of one name and key, the certificate that is valid longest."""
-    return max(_issuers(below, among), key=lambda each: (each.not_after, each.not_before), default=None)
-
-
-def _issuers(below: Certificate, among: Iterable[Certificate]) -> list[Certificate]:
-    return [each for each in among if may_have_issued(each, below)]
+    fitting = [each for each in among if may_have_issued(each, below)]
+    return max(fitting, key=lambda each: (each.not_after, each.not_before), default=None)
 
 
 def may_have_issued(above: Certificate, below: Certificate) -> bool:

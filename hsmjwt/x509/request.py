@@ -27,6 +27,7 @@ LAST_MOMENT = 253_402_300_799  # 9999-12-31T23:59:59Z, the latest that a certifi
 NEW_USAGES = {"digitalSignature": "digital_signature", "nonRepudiation": "non_repudiation"}
 """What a certificate may say that its key is for, by the names of RFC 5280, and by asn1crypto's."""
 
+_MOST_NAMES = 24576  # bytes; a certificate with more would be one that nobody reads, see certificate.MAX_DER
 _FIRST_GENERALIZED = 2050  # the year from which on UTCTime is ambiguous
 
 
@@ -48,7 +49,11 @@ class Validity(NamedTuple):
 def check_holder(holder: Holder) -> None:
     """Raise UsageError where a certificate cannot say so; quotes the piece that is wrong."""
     name = parse_name(holder.subject)
-    alternatives_der(holder.san)
+    size = 2 * len(name_der(name)) + len(alternatives_der(holder.san))  # its own issuer, too
+    if size > _MOST_NAMES:
+        raise UsageError(
+            f"subject and alternative names are too long: {size} bytes in a certificate, and {_MOST_NAMES} are the limit"
+        )
     _usages(holder.key_usage)
     if not name and not holder.san:
         raise UsageError(

@@ -308,6 +308,14 @@ def test_file_and_key_are_not_taken_for_each_other(quick, files):
     refused(quick("cert", "import", "/nowhere", K1), 2, "'/nowhere' cannot be read", hint="as PEM or DER")
 
 
+def test_a_pin_where_a_file_belongs_is_not_shown(quick):
+    uri = f"{K1}?pin-value=27182818"
+    for words in (("show", "--file", uri), ("show", uri[7:]), ("import", uri[7:], K1), ("import", uri, K1)):
+        ran = quick("cert", *words)
+        assert (ran.code, ran.out) == (2, "")
+        assert "27182818" not in ran.err
+
+
 @pytest.mark.parametrize(
     ("faults", "why"),
     [

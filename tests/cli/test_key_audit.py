@@ -229,6 +229,51 @@ def test_several_tokens_are_audited_without_a_login_and_that_is_said(quick, toke
     assert "there is no private key to audit" in refused_text
 
 
+def test_what_only_a_login_would_show_is_unknown_and_not_absent(quick, token):
+    token.make_key("k1", "0e", PRIVATE=False)
+    args = ("pkcs11:token=t1;object=k1;id=%0E", "--policy", "imported")
+    whole = audit(quick, *args, code=8)
+    assert missed(whole) == {"private": "fail", "same_label": "fail"}
+    report = audit(quick, *args, "--pin-source", "none", code=8)
+    unknown = dict.fromkeys(("same_label", "same_public_key", "certificate"), "unknown")
+    assert missed(report) == {"private": "fail", **unknown}
+    [row] = json.loads(quick(*ALL, "--pin-source", "none", "--json").out)
+    assert row["attributes"] == report["attributes"]
+    assert "nothing was logged in to" in quick("key", "audit", *args, "--pin-source", "none").err
+
+
+_ORPHAN = """
+import os, pkcs11, sys
+from pkcs11 import Attribute, KeyType
+from pkcs11.util.ec import encode_named_curve_parameters as curve
+lib = pkcs11.lib(os.environ["HSMJWT_MODULE"])
+with lib.get_token(token_label="t1").open(rw=True, user_pin=sys.argv[1]) as session:
+    params = {Attribute.EC_PARAMS: curve(sys.argv[2])}
+    pair = session.create_domain_parameters(KeyType.EC, params, local=True).generate_keypair(store=True, label="orphan")
+    pair[0].destroy()
+"""
+
+
+@pytest.mark.parametrize(("curve", "result"), [("secp256r1", {"same_public_key": "unknown"}), ("secp384r1", {})])
+def test_a_key_without_a_public_half_may_be_any_key_of_its_curve(quick, token, curve, result):
+    made = quick("key", "generate", "--key", "pkcs11:token=t1", "--label", "e", "--type", "p256")
+    assert made.code == 0, made.err
+    assert token.python(_ORPHAN, token.pin_file.read_text(), curve).code == 0
+    report = audit(quick, made.out.strip(), "--policy", "imported", code=8 if result else 0)
+    assert missed(report) == result
+    assert missed(audit(quick, made.out.strip())) == {}
+    rows = {row["key"]["label"]: row for row in json.loads(quick(*ALL, "--policy", "imported", "--json").out)}
+    assert rows["e"]["findings"] == report["findings"]
+    assert missed(rows["orphan"])["same_public_key"] == "unknown"
+
+
+def test_a_curve_that_is_not_used_here_is_no_unknown_one(quick, token):
+    assert token.python(_ORPHAN, token.pin_file.read_text(), "secp256k1").code == 0
+    report = audit(quick, "pkcs11:token=t1;object=orphan", "--policy", "fips-186-5", code=8)
+    assert missed(report)["curve"] == "fail"
+    assert report["attributes"]["curve"] == "another one (06052b8104000a)"
+
+
 def test_an_edwards_key_and_its_curve_are_read(quick, token):
     for kind, curve in (("ed25519", "Ed25519"), ("p384", "P-384")):
         made = quick("key", "generate", "--key", "pkcs11:token=t1", "--label", kind, "--type", kind)
@@ -331,7 +376,49 @@ def test_a_proof_that_does_not_hold_fails_the_audit(quick, token, tmp_path):
     assert "its public key is another one" in report["attestation"]["problem"]
     text = quick("key", "audit", *args).out
     assert "proof: the proof does not hold: none of the certificates is for this key" in text
-    assert "verdict: fail" in text
+    assert "verdict: fail (0 of 12 findings did not pass, and the proof does not hold)" in text
+
+
+_SWAP = """
+import os, pkcs11, sys
+from pkcs11 import Attribute, KeyType, ObjectClass
+pin, point = sys.argv[1:]
+lib = pkcs11.lib(os.environ["HSMJWT_MODULE"])
+with lib.get_token(token_label="t1").open(rw=True, user_pin=pin) as session:
+    [half] = session.get_objects({Attribute.CLASS: ObjectClass.PUBLIC_KEY, Attribute.LABEL: "e"})
+    kept = {name: half[name] for name in (Attribute.EC_PARAMS, Attribute.ID, Attribute.LABEL)}
+    half.destroy()
+    session.create_object({Attribute.CLASS: ObjectClass.PUBLIC_KEY, Attribute.KEY_TYPE: KeyType.EC,
+        Attribute.TOKEN: True, Attribute.EC_POINT: bytes.fromhex(point), **kept})
+"""
+
+
+def test_a_proof_of_the_key_whose_public_half_stands_beside_another_private_key_is_none(quick, token, tmp_path):
+    made = quick("key", "generate", "--key", "pkcs11:token=t1", "--label", "e", "--type", "p256")
+    assert made.code == 0, made.err
+    top = yubikey.root()
+    f9 = yubikey.device(top)
+    leaf = yubikey.statement(f9)
+    point = leaf.key.public_key().public_bytes(
+        serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint
+    )
+    assert token.python(_SWAP, token.pin_file.read_text(), (b"\x04\x41" + point).hex()).code == 0
+    (tmp_path / "proof.pem").write_bytes(leaf.pem + f9.pem)
+    (tmp_path / "roots.pem").write_bytes(top.pem)
+    report = audit(quick, made.out.strip(), "--attestation", "proof.pem", "--roots", "roots.pem", code=8)
+    assert missed(report) == {}  # the module says nothing that is wrong
+    assert report["attestation"]["holds"] is False
+    assert "does not show that it is the one which was attested" in report["attestation"]["problem"]
+
+
+def test_a_vendors_proof_beside_the_key_is_no_certificate_of_it(quick, token, tmp_path):
+    """A YubiKey's module shows one there, whose first day is that of the device and not of the key."""
+    leaf = yubikey.statement(yubikey.device(yubikey.root()), public_of(quick, token.uri))
+    done = token.python(_CERTIFICATE, "k1", "01", token.pin_file.read_text(), leaf.der.hex())
+    assert done.code == 0, done.err
+    report = audit(quick, "keys.mine", "--config", config(tmp_path, token, 'max_age = "365d"'), code=8)
+    assert report["attributes"]["certificate"] == "none"
+    assert missed(report) == {"max_age": "unknown"}
 
 
 def config(tmp_path, token, *lines: str) -> str:
@@ -361,6 +448,16 @@ def test_a_key_that_does_not_keep_what_its_table_requires_signs_nothing(quick, t
     (tmp_path / "config.toml").write_text(text.replace("device-born", "imported"))
     assert sign(quick, path).code == 0
     assert audit(quick, "keys.mine", "--config", path)["policy"]["name"] == "imported"
+
+
+def test_each_table_of_a_key_requires_its_policy_of_the_certificate_that_it_names(quick, token, tmp_path, foreign):
+    der = put_certificate(token, foreign.public_key(), label="elsewhere", key_id="77")
+    (tmp_path / "c.pem").write_bytes(x509.load_der_x509_certificate(der).public_bytes(serialization.Encoding.PEM))
+    second = ("[keys.second]", 'uri = "pkcs11:token=t1;id=%01"', 'require = "device-born"')
+    path = config(tmp_path, token, 'require = "device-born"', *second)
+    assert sign(quick, path).code == 0
+    path = config(tmp_path, token, 'require = "device-born"', *second, 'certificate = "c.pem"')
+    refused(sign(quick, path), 8, "device-born of [keys.second]: certificate is of another key, not none or valid")
 
 
 def test_a_required_policy_of_the_users_own_is_not_one_that_others_wrote(quick, token, tmp_path):

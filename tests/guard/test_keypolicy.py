@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 
@@ -66,12 +67,14 @@ def test_an_unknown_attribute_of_the_key_is_never_passed():
 
 def test_an_audit_without_a_finding_did_not_pass():
     policy = parse(rule("bits", "min = 2048", 'types = ["rsa"]'), "mine", "mine.toml")
-    assert not passed(judge(policy, {"type": "ec"}))
+    [finding] = judge(policy, {"type": "ec"})
+    assert (finding.attribute, finding.found, finding.required, finding.result) == ("type", "ec", "rsa", "fail")
+    assert not passed(())
 
 
 def test_a_rule_for_one_type_says_nothing_of_another_and_counts_where_the_type_is_unknown():
     text = rule("bits", "min = 2048", 'types = ["rsa"]')
-    assert results(text, type="ec", bits=256) == {}
+    assert results(text + rule("sign", "is = true"), type="ec", bits=256, sign=True) == {"sign": "pass"}
     assert results(text, type="rsa", bits=1024) == {"bits": "fail"}
     assert results(text, type=None, bits=1024) == {"bits": "fail"}
 
@@ -92,6 +95,7 @@ def good_rsa() -> dict:
     [
         ({}, set()),
         ({"bits": 2047}, {"bits"}),
+        ({"bits": 2049}, {"bits"}),
         ({"public_exponent": 2**16 + 1}, set()),
         ({"public_exponent": 2**16 - 1}, {"public_exponent"}),
         ({"public_exponent": 2**16 + 2}, {"public_exponent"}),
@@ -121,6 +125,8 @@ def test_fips_186_5_asks_for_sizes_exponents_and_curves(change, broken):
         (rule("sensitive", "is = 1"), 2, "rules.sensitive.is must be true or false", None),
         (rule("curve", "one_of = []"), 2, "rules.curve.one_of must be a list of texts", None),
         (rule("token_firmware", 'min = "new"'), 2, "must be a version", None),
+        (rule("token_firmware", f'min = "{"9" * 5000}"'), 2, "must be a version", None),
+        (rule("token_firmware", 'min = "\u0665.7"'), 2, "must be a version", None),
         (rule("bits"), 1, "[rules.bits] requires nothing", "min"),
         (rule("bits", "min = 1", 'types = ["dsa"]'), 3, "types in [rules.bits]", None),
         (rule("not_after", 'is = "2031-11-02"'), 1, "the config's key table", None),
@@ -151,10 +157,32 @@ def test_a_policy_extends_another_one_and_its_own_rules_win(tmp_path):
     assert set(wanted) == {each.attribute for each in policies.load("imported").rules} | {"modifiable"}
 
 
-def test_a_policy_that_extends_itself_ends(tmp_path):
-    (tmp_path / "mine.toml").write_text('extends = "mine.toml"\n')
-    with pytest.raises(ConfigError, match="extends itself"):
+def test_a_policy_that_extends_itself_ends_and_says_by_which_way(tmp_path):
+    (tmp_path / "mine.toml").write_text('extends = "./other.toml"\n')
+    (tmp_path / "other.toml").write_text('extends = "mine.toml"\n')
+    with pytest.raises(ConfigError, match=r"extends itself: \S+/mine.toml -> \S+/other.toml -> \S+/mine.toml$"):
         policies.load(str(tmp_path / "mine.toml"))
+
+
+def test_a_policy_extends_so_many_others_and_no_more(tmp_path):
+    for number in range(10):
+        (tmp_path / f"p{number}.toml").write_text(f'extends = "p{number + 1}.toml"\n')
+    (tmp_path / "p9.toml").write_text(rule("bits", "min = 2048"))
+    assert policies.load(str(tmp_path / "p2.toml")).rules
+    with pytest.raises(ConfigError, match=r"p1\.toml' extends more than"):
+        policies.load(str(tmp_path / "p1.toml"))
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_a_policy_is_read_from_a_file_and_never_from_a_pipe_that_could_end_in_the_middle(tmp_path, trusted):
+    os.mkfifo(tmp_path / "pipe.toml")
+    with pytest.raises(ConfigError, match="is no regular file"):
+        policies.load(str(tmp_path / "pipe.toml"), trusted=trusted)
+
+
+def test_a_number_that_is_too_long_for_a_person_is_shown_all_the_same():
+    [finding] = judge(parse(rule("public_exponent", f"max = 0x1{'0' * 5000}"), "mine", "mine.toml"), {"type": "rsa"})
+    assert finding.required == f"0x1{'0' * 5000} or less"
 
 
 def test_no_name_of_a_policy_is_a_path():

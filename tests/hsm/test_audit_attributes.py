@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+import os
+import shutil
+import sys
 
 import pytest
 
@@ -18,6 +22,13 @@ ASKED = {  # by the names of policies: CKA numbers (PKCS#11 2.40, pkcs11t.h) of 
     "sign": 0x108,
     "dates": 0x110,
 }
+
+
+class Today(datetime.date):
+    """A day that the process which makes a key can read."""
+
+    def __repr__(self) -> str:
+        return f"__import__('datetime').date({self.year}, {self.month}, {self.day})"
 
 
 def audit(patched, token, faults, *args, code=0):
@@ -64,6 +75,23 @@ def test_a_token_without_a_mechanism_for_ready_hashes_makes_the_hash_itself(patc
     assert report["attributes"]["hash_on_token"] is True
 
 
+def test_a_mechanism_that_nobody_knows_may_sign_ready_hashes(patched, token):
+    faults = ",".join((*(f"hide={number}" for number in (0x1, 0x3, 0xD)), f"untold={0x40000600}", "show=0x80000001"))
+    report = audit(patched, token, faults, "--policy", "fips-186-5", code=8)
+    assert missed(report) == {"hash_on_token": "unknown"}
+
+
+@pytest.mark.parametrize("day", [b"20319931", b"00000000", b"2031 1 1"])
+def test_a_date_that_is_none_is_unknown(patched, token, day, tmp_path):
+    token.make_key("dated", "0d", PRIVATE=False, START_DATE=Today.today())
+    (tmp_path / "c.toml").write_text('[keys.k]\nuri = "pkcs11:token=t1;object=dated"\nmax_age = "365d"\n')
+    (tmp_path / "c.toml").chmod(0o600)
+    told = f"tell={0x110}:{int.from_bytes(day, sys.byteorder)}"
+    report = audit(patched, token, told, "keys.k", "--config", str(tmp_path / "c.toml"), code=8)
+    assert missed(report) == {"private": "fail", "dates": "unknown", "max_age": "unknown"}
+    assert report["attributes"]["start_date"] is None
+
+
 def test_a_token_that_finds_more_than_it_was_asked_for_confuses_no_key_with_another(patched, token):
     token.make_key("k2", "02")
     report = audit(patched, token, "anyobject")
@@ -74,6 +102,25 @@ def test_a_token_that_finds_more_than_it_was_asked_for_confuses_no_key_with_anot
 def test_flags_of_another_length_than_a_byte_are_unknown(patched, token):
     report = audit(patched, token, f"long={0x163}:2", code=8)
     assert missed(report) == {"local": "unknown"}
+
+
+_GONE = """
+import os, patched
+from hsmjwt.hsm.facts import of_place
+from hsmjwt.hsm.uri import parse
+
+module, _ = patched.opened()
+slot = module.find_token(parse("pkcs11:token=t1"))
+whole = of_place(module, slot)
+os.remove(module.choice.real)
+print({name for name, value in of_place(module, slot).items() if value != whole[name]}, len(whole["module_sha256"]))
+"""
+
+
+def test_a_module_whose_file_is_gone_has_an_unknown_hash(patched, token, tmp_path):
+    copy = shutil.copy(os.path.realpath(token.module), tmp_path / "module.so")
+    done = patched("-", "-c", _GONE, HSMJWT_MODULE=str(copy))
+    assert (done.code, done.out) == (0, "{'module_sha256'} 64\n"), done
 
 
 _BOTH_ROADS = """
@@ -97,7 +144,8 @@ for road in (direct, None):
     found.append(every)
 assert direct is not None
 assert found[0] == found[1], found
-print(sorted((facts.label, getattr(facts.public_key, "kty", None)) for facts in found[0]))
+print([(each.label, getattr(each.public_key, "kty", None), each.stated["same_public_key"])
+    for each in sorted(found[0], key=lambda each: each.label)])
 """
 
 
@@ -116,4 +164,4 @@ def test_both_roads_to_the_attributes_and_both_ways_of_asking_tell_the_same(patc
     assert made.code == 0, made.err
     done = patched("-", "-c", _BOTH_ROADS)
     assert (done.code, done.err) == (0, ""), done
-    assert done.out == "[('e1', 'EC'), ('e2', None), ('k1', 'RSA')]\n"
+    assert done.out == "[('e1', 'EC', None), ('e2', None, None), ('k1', 'RSA', 0)]\n"  # e2 could be e1 once more

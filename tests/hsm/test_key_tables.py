@@ -16,8 +16,8 @@ from cryptography.x509.oid import NameOID
 
 K1 = "pkcs11:token=t1;object=k1"
 PROFILE = '\n[profiles.p]\nkey = "{}"\nissuer = "i"\naudience = "a"\n'
-# The key k1 in other words; the serial number differs from token to token.
 NEVER = 'description = "x"\n[rules.sensitive]\nis = false\nwhy = "a test"\n'  # a policy that no key keeps
+# The key k1 in other words; the serial number differs from token to token.
 SPELLINGS = (
     "pkcs11:id=%01;token=t1",
     "pkcs11:object=%6b1;type=private?pin-source=env:PIN",
@@ -405,7 +405,7 @@ def test_doctor_tells_what_a_table_forbids(run, config):
         ('require = "never.toml"', 8, "refused by the policy"),
     ],
 )
-def test_doctor_says_of_a_key_that_it_signs_nothing(run, config, tmp_path, line, code, why):
+def test_doctor_says_of_a_key_that_it_signs_nothing(run, config, tmp_path, *, line, code, why):
     (tmp_path / "never.toml").write_text(NEVER)
     file = ("--config", config(table("one", K1, line)))
     done = run("doctor", "--json", *file, HSMJWT_KEY=SPELLINGS[0])

@@ -196,6 +196,23 @@ def hide(mechanism):
     replace("mechanisms", make)
 
 
+def show(mechanism):
+    """List one more mechanism."""
+
+    def make(before):
+        def call(slot, entries, amount):
+            result = before(slot, entries, amount)
+            size = ctypes.cast(amount, ULONGS)
+            if result == 0 and entries:
+                ctypes.cast(entries, ULONGS)[size[0]] = int(mechanism, 0)
+            size[0] += 1
+            return result
+
+        return call
+
+    replace("mechanisms", make)
+
+
 def refuse(text):
     """List a mechanism, and refuse it in C_SignInit: MECHANISM, or MECHANISM:CODE."""
     mechanism, _, code = text.partition(":")
@@ -366,6 +383,7 @@ FAULTS = {
     "length": lambda value: signature(length(int(value))),
     "huge": huge,
     "hide": hide,
+    "show": show,
     "refuse": refuse,
     "loggedout": logged_out,
     "untold": untold,

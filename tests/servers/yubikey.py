@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 
 ARC = "1.3.6.1.4.1.41482.3."
@@ -25,7 +25,7 @@ class Made(NamedTuple):
     """A certificate and the key in it, where that is ours."""
 
     certificate: x509.Certificate
-    key: ec.EllipticCurvePrivateKey | None
+    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | None
 
     @property
     def pem(self) -> bytes:
@@ -38,7 +38,9 @@ class Made(NamedTuple):
 
 def make(name, issuer=None, public=None, *, ca=None, path=None, usage=None, stated=None, dates=(EARLY, LATE), **more):
     """Make a certificate; `issuer` is a Made or None for one that signs itself, `public` the key of somebody else."""
-    key = None if public is not None else ec.generate_private_key(more.get("curve", ec.SECP256R1()))
+    key = None
+    if public is None:
+        key = more.get("private") or ec.generate_private_key(more.get("curve", ec.SECP256R1()))
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     builder = (
         x509.CertificateBuilder()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import datetime
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from servers import yubikey
 from servers.yubikey import EARLY, STATED, device, make, root, statement
 
@@ -116,6 +117,34 @@ def test_only_what_a_root_signed_may_issue_without_saying_so():
 def test_a_device_certificate_that_may_not_issue_issues_nothing(changed):
     top, f9, leaf = chain(**changed)
     assert "may not issue certificates" in proof([leaf, f9], [top]).problem
+
+
+def test_an_authority_allows_no_more_below_it_than_it_says():
+    """As a root of such an authority only: of a root of ours counts its key alone."""
+    top = make("Root", ca=True, path=0)
+    between = make("Intermediate", top, ca=True, path=0)
+    f9 = device(between, ca=True)
+    assert "'CN=Intermediate' allows 0 authorities below it" in proof([statement(f9), f9, between], [top]).problem
+    between = make("Intermediate", top, ca=True, path=1)
+    f9 = device(between, ca=True, path=0)
+    assert proof([statement(f9), f9, between], [top]).problem is None
+
+
+def test_a_statement_that_a_key_makes_of_itself_proves_nothing_even_as_a_root():
+    own = make("YubiKey PIV Attestation 9a", ca=True, stated=STATED)
+    assert "is signed by none" in proof([own], [own]).problem
+
+
+@pytest.mark.parametrize("number", [4, 5])  # md5WithRSAEncryption, sha1WithRSAEncryption (RFC 8017, appendix C)
+def test_a_signature_over_a_broken_hash_proves_nothing(number):
+    top = root()
+    f9 = device(top, private=rsa.generate_private_key(65537, 2048))
+    leaf = statement(f9)
+    assert proof([leaf, f9], [top]).problem is None
+    sha256 = bytes.fromhex("2a864886f70d01010b")
+    assert leaf.der.count(sha256) == 2
+    weak = yubikey.Made(x509.load_der_x509_certificate(leaf.der.replace(sha256, sha256[:-1] + bytes([number]))), None)
+    assert "is signed over SHA-1 or MD5" in proof([weak, f9], [top]).problem
 
 
 @pytest.mark.parametrize("which", ["root", "device", "statement"])

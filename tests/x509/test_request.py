@@ -149,6 +149,16 @@ def test_a_certificate_without_a_subject_has_critical_names():
         check_holder(Holder("  ", (), ()))
 
 
+def test_the_longest_names_that_are_taken_make_a_certificate_that_can_be_read():
+    def holder(size: int) -> Holder:
+        return Holder("1.2.3=" + "a" * size, ("uri:urn:x:" + "b" * 300,), ())
+
+    check_holder(holder(12_100))
+    assert len(read(certificate("PS512", holder(12_100))).subject) > 12_000
+    with pytest.raises(UsageError, match="subject and alternative names are too long: 24"):
+        check_holder(holder(12_200))
+
+
 @pytest.mark.parametrize(
     ("moment", "tag"), [("2049-12-31T23:59:59", b"\x17\x0d491231235959Z"), ("2050-01-01T00:00:00", b"\x18\x0f2050")]
 )
