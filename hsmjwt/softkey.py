@@ -204,7 +204,7 @@ def _refuse_other(text: bytes) -> NoReturn:
         public = all(name.endswith(("PUBLIC KEY", "CERTIFICATE")) for name in names)
         _refuse(f"it is PEM of {', '.join(names)}" + (", a public half alone" if public else ""), _WHERE_TO_GET)
     if not text:
-        _refuse("it is empty")
+        _refuse("it is empty", _WHERE_TO_GET)
     for beginning, what, hint in _BEGINNINGS:
         if text.startswith(beginning):
             _refuse(what, hint)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Annotated
 
 import msgspec
@@ -65,7 +65,7 @@ def generate(
         raise UsageError("the new key has no label", hint="--label TEXT, or object=… in the URI")
     if choice.uri.object not in (None, name):
         raise UsageError("--label and the URI's object differ", hint="leave one of them out")
-    new = parse_new_key(kind, name, key_id, alg or _bound(choice.rules.algs, kind))
+    new = parse_new_key(kind, name, key_id, alg, choice.rules.algs)
     if choice.uri.id is not None:
         if new.id not in (None, choice.uri.id):
             raise UsageError("--id and the URI's id differ", hint="leave one of them out")
@@ -77,15 +77,6 @@ def generate(
         run.console.result_json({"uri": made.uri, "created": made.created, "dropped": list(made.dropped)})
     else:
         run.console.result(made.uri)
-
-
-def _bound(algs: Sequence[str], kind: str | None) -> str | None:
-    """Return the first of a key table's algorithms that keys of the type sign by, None where there is none."""
-    from hsmjwt.hsm.keygen import KINDS
-    from hsmjwt.jose.algorithms import ALGORITHMS
-
-    taken = KINDS[kind].takes if kind in KINDS else lambda _: kind is None
-    return next((alg for alg in algs if taken(ALGORITHMS[alg])), None)
 
 
 @contextlib.contextmanager

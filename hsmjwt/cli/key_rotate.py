@@ -65,14 +65,8 @@ def rotate(
     run.limit(shared.timeout, _TIMEOUT)
     if profile is None:
         raise UsageError("no profile is named", hint="hsmjwt key rotate PROFILE")
-    if abandon and (delete_old or anew or any(each is not None for each in (to, kid, grace, out))):
-        raise UsageError("--abandon goes with none of the other flags of a rotation", hint="leave them away")
-    if yes and not delete_old:
-        raise UsageError("--yes is for --delete-old", hint="leave it away: nothing else asks")
-    if anew and delete_old:
-        raise UsageError(
-            "--next is for keeping the old key, and --delete-old deletes it", hint="leave one of them away"
-        )
+    others = anew or any(each is not None for each in (to, kid, grace, out))
+    _refuse_contradictions(abandon=abandon, delete_old=delete_old, yes=yes, anew=anew, others=others)
     if out == "":
         raise UsageError("--out is empty", hint="--out DIR names a folder")
     seconds = None if grace is None else duration("--grace", grace)
@@ -100,6 +94,16 @@ def rotate(
     _tell(run, state, _next(state, profile), as_json=shared.json)
 
 
+def _refuse_contradictions(*, abandon: bool, delete_old: bool, yes: bool, anew: bool, others: bool) -> None:
+    """Raise UsageError for flags that do not go together."""
+    if abandon and (delete_old or others):
+        raise UsageError("--abandon goes with none of the other flags of a rotation", hint="leave them away")
+    if yes and not delete_old:
+        raise UsageError("--yes is for --delete-old", hint="leave it away: nothing else asks")
+    if anew and delete_old:
+        raise UsageError("--next keeps the old key, and --delete-old deletes it", hint="leave one of them away")
+
+
 def _next(state: State, profile: str) -> str:
     """Say what comes next."""
     if state.step == "switched":
@@ -107,8 +111,8 @@ def _next(state: State, profile: str) -> str:
     if state.old_deleted:
         return "nothing: the old key is deleted, and the next run begins the next rotation"
     return (
-        f"hsmjwt key rotate {shlex.quote(profile)} --delete-old deletes the old key, for good; the next rotation begins "
-        "after that, or with --next"
+        f"hsmjwt key rotate {shlex.quote(profile)} --delete-old deletes the old key, for good; the next rotation "
+        "begins after that, or with --next"
     )
 
 

@@ -98,8 +98,9 @@ def audit(
     """Audit the chosen key, or every private key of the tokens that the URI leaves; logs in first.
 
     `policy` is a name or a path; without one each key's own table says (`require`), else it is `device-born`. `prove`
-    examines a vendor's proof for the chosen key (see attesting.py). Where several tokens are left nothing is logged in
-    to. Raises KeyNotFoundError where there is nothing to audit, ConfigError for a policy that cannot be read.
+    examines a vendor's proof for the chosen key (see attesting.py), which then signs a self-test. Where several tokens
+    are left nothing is logged in to. Raises KeyNotFoundError where there is nothing to audit, ConfigError for a policy
+    that cannot be read.
     """
     now = time.time()
     check_clock(now)

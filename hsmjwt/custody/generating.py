@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
 import msgspec
 
 from hsmjwt.compose.devices import DeviceChoice, Devices, state_folder
+from hsmjwt.custody.dependents import bound_algs, tables_for
 from hsmjwt.custody.proof import self_test
 from hsmjwt.errors import DeviceError, HsmjwtError, KeyFault, KeyUnfitError, LoginError
-from hsmjwt.guard.policy import check_alg
-from hsmjwt.hsm.keygen import NewKey, NewPair, chosen_mechanism, generate, removed, rename
+from hsmjwt.hsm.creating import removed
+from hsmjwt.hsm.keygen import NewKey, NewPair, chosen_mechanisms, generate, rename
 from hsmjwt.hsm.module import Module
 from hsmjwt.hsm.objects import NAMES, KeyObject, public_key_of, search
 from hsmjwt.hsm.shells import may_hold_shells, shells
@@ -27,7 +28,8 @@ from hsmjwt.hsm.slots import Slot
 from hsmjwt.hsm.unfinished import Unfinished, UnfinishedNotes, begun
 from hsmjwt.hsm.uri import KeyUri
 from hsmjwt.hsm.ways import WAYS
-from hsmjwt.keyrules import bounds
+from hsmjwt.jose.algorithms import ALGORITHMS
+from hsmjwt.keyrules import KeyRules
 from hsmjwt.x509.public import key_identifier
 
 _PATIENCE = 10.0  # seconds that a Ctrl-C gives the token to end, so that the new key can be removed
@@ -54,7 +56,6 @@ def generate_key(devices: Devices, choice: DeviceChoice, new: NewKey, *, if_abse
     the token cannot make the key, PolicyError where the key table binds its key to other algorithms, and what a login
     raises.
     """
-    check_alg(bounds([choice.rules]), new.algorithm.name)
     folder = state_folder(devices.around.environ)
     module = devices.module(choice)
     slot = module.find_token(choice.uri)
@@ -62,10 +63,29 @@ def generate_key(devices: Devices, choice: DeviceChoice, new: NewKey, *, if_abse
     if choice.pin_source.kind == "none" and slot.login.login_required:
         module.settle()
         raise LoginError("the token asks for a login before it makes a key, and the PIN source is none")
+    try:
+        new = _bound(devices, choice, module, slot, new)
+    except HsmjwtError:
+        module.settle()
+        raise
     module.log_in(slot, devices.login(choice))
     notes = UnfinishedNotes(folder, slot.token, devices.around.deadline)
     with notes.turn():
         return _Work(devices, choice, module, slot, new, notes=notes).done(if_absent=if_absent)
+
+
+def _bound(devices: Devices, choice: DeviceChoice, module: Module, slot: Slot, new: NewKey) -> NewKey:
+    """Return the new key with the algorithms that its key tables list, where none is asked for.
+
+    Raises PolicyError where they bind it to others.
+    """
+    tables = tables_for(devices.settings, module.library.path, slot, new.label, new.id)
+    algs = bound_algs(devices.settings, tables, new.alg, choice.rules)
+    able = tuple(alg for alg in algs if new.kind.takes(ALGORITHMS[alg]))
+    if not able:  # none is listed, or none that the type makes, which this refuses
+        bound_algs(devices.settings, tables, new.algorithm.name, choice.rules)
+        return new
+    return msgspec.structs.replace(new, alg=able[0], also=able[1:])
 
 
 class _Work:
@@ -78,13 +98,7 @@ class _Work:
         self._devices, self._around, self._module, self._slot = devices, devices.around, module, slot
         self._token, self._new, self._notes = slot.token, new, notes
         # What a key table demands of its key is not asked of the signature that comes before anybody has the key.
-        self._choice = DeviceChoice(
-            uri=choice.uri,
-            module=choice.module,
-            module_by=choice.module_by,
-            pin_source=choice.pin_source,
-            mounted=choice.mounted,
-        )
+        self._choice = msgspec.structs.replace(choice, rules=KeyRules())
         self._stopped, self._over = threading.Event(), threading.Event()
         self._over.set()  # nothing has begun
         self._hint = "take another --label or --id; nothing was changed"
@@ -103,7 +117,7 @@ class _Work:
                 known = self._known(if_absent=if_absent)
                 if known is not None:
                     return Generated(known, created=False)
-                mechanism = chosen_mechanism(self._new, self._module.mechanisms(self._slot))
+                mechanisms = chosen_mechanisms(self._new, self._module.mechanisms(self._slot))
                 session = self._session
                 self._over.clear()
                 self._heed()
@@ -112,11 +126,11 @@ class _Work:
                 self._notes.keep(note)
                 try:
                     self._around.deadline.enter(MAKES)
-                    pair = generate(session, self._new, self._token, note.mark, mechanism)
+                    pair = generate(session, self._new, self._token, note.mark, mechanisms)
                 except HsmjwtError as error:
                     raise self._undone(error, None, note) from None
             self._around.deadline.enter("the token")
-            made = self._proven(pair, note, mechanism)
+            made = self._proven(pair, note, mechanisms)
         self._tell(made)
         return Generated(made.private.uri(self._slot.needed_id), created=True, dropped=made.dropped)
 
@@ -247,14 +261,14 @@ class _Work:
             return "the token does not say that it is sensitive and not extractable"
         if key.about.get("SIGN") is not True:
             return "it may not sign"
-        ways = {way.mechanism for way in WAYS.get(new.algorithm.name, ())}
-        if key.allowed and ways.isdisjoint(key.allowed):
-            return f"it does not allow {new.algorithm.name}"
+        for alg in (new.algorithm.name, *new.also):
+            if key.allowed and key.allowed.isdisjoint(way.mechanism for way in WAYS[alg]):
+                return f"it does not allow {alg}"
         return None
 
     # The new key.
 
-    def _proven(self, pair: NewPair, note: Unfinished, mechanism: str) -> NewPair:
+    def _proven(self, pair: NewPair, note: Unfinished, mechanisms: Sequence[str]) -> NewPair:
         """Have the key sign, and give it its id; where anything goes wrong it is removed again."""
         now: NewPair | None = pair
         try:
@@ -265,7 +279,7 @@ class _Work:
                 if error.hint is not None:
                     raise error
                 self._heed()
-                now = generate(self._session, self._new, self._token, None, mechanism)
+                now = generate(self._session, self._new, self._token, None, mechanisms)
                 named = self._named(now, note)
             self._heed()
         except HsmjwtError as error:

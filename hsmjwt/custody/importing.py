@@ -12,20 +12,19 @@ from typing import Any
 import msgspec
 
 from hsmjwt.compose.devices import PROMPT, DeviceChoice, Devices
-from hsmjwt.custody.dependents import refuse_protected, tables_for
+from hsmjwt.custody.dependents import bound_algs, refuse_protected, tables_for
 from hsmjwt.custody.proof import self_test
 from hsmjwt.errors import DeviceError, HsmjwtError, KeyFault, KeyUnfitError, LoginError, UsageError
-from hsmjwt.guard.policy import bound_to, check_alg
+from hsmjwt.hsm.creating import removed
 from hsmjwt.hsm.importing import Imported, NewObjects, put_private, put_public
-from hsmjwt.hsm.keygen import removed
 from hsmjwt.hsm.module import Module
 from hsmjwt.hsm.objects import KeyObject, search
 from hsmjwt.hsm.slots import Slot
 from hsmjwt.hsm.uri import KeyType, KeyUri
-from hsmjwt.hsm.ways import WAYS
+from hsmjwt.hsm.ways import best_mechanism
 from hsmjwt.jose.algorithms import ALGORITHMS, Algorithm, by_default, misfit
 from hsmjwt.jose.keys import PublicKey
-from hsmjwt.keyrules import bounds, known_alg, rules_of
+from hsmjwt.keyrules import KeyRules
 from hsmjwt.secret import Secret, SecretSource
 from hsmjwt.softkey import SoftKey, read_private
 from hsmjwt.x509.public import key_bits, key_identifier
@@ -98,6 +97,8 @@ def _read(devices: Devices, file: KeyFile) -> tuple[SoftKey, bool]:
     def ask() -> Secret:
         asked.append(file.name)
         question = f"passphrase of '{file.name}'"
+        if file.passphrase is not None and file.passphrase.kind == "none":
+            raise UsageError("the private key is encrypted, and the passphrase source is none", hint=_SOURCES)
         if file.passphrase is not None:
             return devices.secret(file.passphrase, purpose="passphrase", question=question).secret
         try:
@@ -130,13 +131,7 @@ class _Work:
         self._devices, self._module, self._slot, self._soft, self._wanted = devices, module, slot, soft, wanted
         self._token = slot.token
         # What a key table demands of its key is not asked of the signature that comes before anybody has the key.
-        self._choice = DeviceChoice(
-            uri=choice.uri,
-            module=choice.module,
-            module_by=choice.module_by,
-            pin_source=choice.pin_source,
-            mounted=choice.mounted,
-        )
+        self._choice = msgspec.structs.replace(choice, rules=KeyRules())
         self._mechanisms = frozenset(module.mechanisms(slot))
         self._session: Any = module.session(slot, write=True)
         self._id = wanted.id or self._usual_id()
@@ -187,10 +182,7 @@ class _Work:
         """Return what the key is to sign by: as asked for, else as its key table says, else its type's usual one."""
         settings, key = self._devices.settings, self._soft.public_key
         tables = tables_for(settings, self._module.library.path, self._slot, self._wanted.label, self._id)
-        limits = bounds(rules_of(settings, table) for table in tables)
-        names = bound_to(limits) if self._wanted.alg is None else (known_alg(self._wanted.alg),)
-        for name in names:
-            check_alg(limits, name)
+        names = bound_algs(settings, tables, self._wanted.alg, self._choice.rules)
         algs = [ALGORITHMS[name] for name in names] or [by_default(key)]
         for alg in algs:
             reason = misfit(alg, key)
@@ -199,22 +191,8 @@ class _Work:
         return algs
 
     def _allowed(self) -> tuple[str, ...]:
-        """Return for each algorithm the one mechanism that the key is to allow: hash on the token where it offers that.
-
-        Raises DeviceError where the token makes no such signatures.
-        """
-        allowed = []
-        for alg in self._algs:
-            ways = [way.mechanism for way in WAYS[alg.name]]
-            usable = [name for name in ways if name in self._mechanisms]
-            if not usable:
-                raise DeviceError(
-                    f"the token cannot make {alg.name}: it has no {' or '.join(f'CKM_{name}' for name in ways)}",
-                    hint="hsmjwt slot list --json names its mechanisms; nothing was changed",
-                    ckr="CKR_MECHANISM_INVALID",
-                )
-            allowed.append(usable[0])
-        return tuple(dict.fromkeys(allowed))
+        """Return the mechanisms that the key is to allow, one an algorithm: hash on the token where it offers that."""
+        return tuple(dict.fromkeys(best_mechanism(alg.name, self._mechanisms) for alg in self._algs))
 
     def _refuse_whole(self) -> None:
         """Raise KeyFault where both halves of this very pair are there, and say whether they sign."""

@@ -1,16 +1,14 @@
 """Rotation of a profile's key: the next key is made, published, tried at the provider, and only then put into use.
 
 Each step is done when the state file says so, and can be done again: a process that is killed between the two loses
-nothing. The old key counts until the config names the new one, and is published until the grace is over. It is the rotation of a key table: the profile names that, and each other profile
-of the table changes its key with it.
+nothing. The old key counts until the config names the new one, and is published until the grace is over. It is the
+rotation of a key table: the profile names that one, and each other profile of the table changes its key with it.
 """
 
 from __future__ import annotations
 
-import base64
 import functools
 import os
-import re
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -21,7 +19,7 @@ from hsmjwt import config
 from hsmjwt.compose import access
 from hsmjwt.compose.devices import DeviceChoice, Devices, choice_of, open_signer, state_folder
 from hsmjwt.config import KeyTable, Settings
-from hsmjwt.custody import certificates, rotation_files, rotation_old
+from hsmjwt.custody import certificates, rotation_files, rotation_names, rotation_old
 from hsmjwt.custody.deleting import Doomed, delete_key
 from hsmjwt.custody.dependents import refuse_protected, tables_for
 from hsmjwt.custody.generating import generate_key
@@ -39,12 +37,8 @@ from hsmjwt.jose.jwk import thumbprint
 from hsmjwt.jose.keys import PublicKey
 from hsmjwt.keyrules import KeyRules
 from hsmjwt.oauth.profile import Profile, SigningFlags, resolve
-from hsmjwt.x509.certificate import read
 
 GRACE: Final = 86400.0  # seconds; servers keep a JWK set for a day at most, as a rule
-_DATED: Final = re.compile(r"-\d{4}-\d{2}-\d{2}(\.\d+)?$")
-_SPECIAL: Final = re.compile(r'([,+"\\<>;=#])')  # RFC 4514, section 2.4
-_LONGEST_NAME: Final = 64  # characters of a CN (RFC 5280, appendix A.1)
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
@@ -222,7 +216,7 @@ class Rotation:
         if wish.to is None:
             new = self._next_key(public, alg, key.label or self._table.name)
             assert slot.token is not None  # noqa: S101 - find_token returns no other
-            label = _free(new.label, functools.partial(_is_taken, session, slot.token))
+            label = rotation_names.free(new.label, functools.partial(_is_taken, session, slot.token))
             plan = {"label": label, "kind": new.kind.name}
         else:
             self._refuse_elsewhere(wish.to, slot)
@@ -259,7 +253,7 @@ class Rotation:
                 f"[keys.{self._table.name}] lists several algorithms, and a new key is made for one", hint=_MAKE_ONE
             )
         day = moment(self._clock())[:10]
-        return parse_new_key(kind, f"{_DATED.sub('', label)}-{day}", None, alg)
+        return parse_new_key(kind, rotation_names.dated(label, day), None, alg)
 
     def _refuse_vague(self, uri: str) -> None:
         """Raise ConfigError where a second key on the token would make the config's URI fit both."""
@@ -311,21 +305,12 @@ class Rotation:
         chain = certificates.certificate_of(self._devices, choice, key, session, slot, public)
         own = rotation_files.certificate_there(state.out, public)
         if not chain:
-            subject = self._subject(state, key.label or self._table.name)
+            subject = rotation_names.subject(state.old.jwk, key.label or self._table.name)
             wanted = certificates.Wanted(subject=subject, alg=state.alg)
             chain = [own or certificates.self_signed(self._devices, choice, wanted)]
         jwk = public_jwk(public, state.alg, kid=state.kid, chain=chain if "x5c" in state.old.jwk else ())
         rotation_files.publish(state.out, [state.old.jwk, jwk], public, chain[0], self._deadline)
         return self._did(state, "published", new=msgspec.structs.replace(new, jwk=jwk))
-
-    def _subject(self, state: State, label: str) -> str:
-        """Return whom the new certificate is about: as the old one says, else by the key's label."""
-        old = state.old.jwk.get("x5c")
-        if old:
-            subject = read(base64.b64decode(old[0])).subject
-            if subject:
-                return subject
-        return "CN=" + _SPECIAL.sub(r"\\\1", label[:_LONGEST_NAME].strip() or "key")
 
     def _accepted(self, state: State) -> State:
         """Try the new key at the provider: a real exchange for each profile that the switch would change."""
@@ -398,12 +383,3 @@ def _new(state: State) -> KeyMark:
 
 def _is_taken(session: Any, token: TokenInfo, label: str) -> bool:
     return bool(search(session, KeyUri(object=label), token))
-
-
-def _free(label: str, taken: Callable[[str], bool]) -> str:
-    """Return the label, with a number behind it where it is taken."""
-    number, free = 1, label
-    while taken(free):
-        number += 1
-        free = f"{label}.{number}"
-    return free

@@ -38,11 +38,12 @@ class KeyMark(msgspec.Struct, frozen=True, kw_only=True):
 class State(msgspec.Struct, frozen=True, kw_only=True):
     """A rotation under way, or the last one.
 
-    `profile` is the one with which it was begun; any other one of the key table can go on with it. `old` is the key that the config named at the start, in the words of `written`, a PIN in them masked; `new` the one
-    that takes its place, None until it is made with `label`, for `alg` and of the type `kind`. `step` is the last one
-    that is done, `times` says when each was. `out` is the folder of what is published, `grace` how many seconds the old
-    key counts after the switch, and `grace_ends` when that is over. `kid` is by which kid the provider knows the new
-    key, where it chose one. Times are RFC 3339 in UTC.
+    `profile` is the one with which it was begun; any other one of the key table can go on with it. `old` is the key
+    that the config named at the start, in the words of `written`, a PIN in them masked; `new` the one that takes its
+    place, None until it is made with `label`, for `alg` and of the type `kind`. `step` is the last one that is done,
+    `times` says when each was. `out` is the folder of what is published, `grace` how many seconds the old key counts
+    after the switch, and `grace_ends` when that is over. `kid` is by which kid the provider knows the new key, where it
+    chose one. Times are RFC 3339 in UTC.
     """
 
     version: Literal[1] = 1
@@ -79,6 +80,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
             unix_time(text)
         for key in (self.old, *(() if self.new is None else (self.new,))):
             parse(key.uri)
+            if not all(isinstance(key.jwk.get(name), str) for name in ("kty", "kid")):
+                raise ValueError(key.uri)
         is_planned = self.new is not None or (self.label is not None and self.kind in KINDS)
         is_begun = self.step in self.times and self.alg in ALGORITHMS and os.path.isabs(self.out)
         is_switched = self.step in ("switched", "retired")

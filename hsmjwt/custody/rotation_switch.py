@@ -54,7 +54,8 @@ class Switch:
     def make(self, state: State, deadline: Deadline, check: Callable[[Settings], None]) -> None:
         """Write it into the config, as far as nobody has done so; raises ConfigError that says what is to be written.
 
-        `check` is asked about the config just before, see `config_edit.edit`. Whoever has written the URI of the new key in words of their own keeps them.
+        `check` is asked about the config just before, see `config_edit.edit`. Whoever has written the URI of the new
+        key in words of their own keeps them.
         """
         changes = self._changes(state)
         if self.is_made(state):

@@ -9,6 +9,7 @@ import msgspec
 
 from hsmjwt.errors import DeviceError, HsmjwtError, KeyNotFoundError, KeyUnfitError
 from hsmjwt.hsm.certificates import CertificateObject, find_certificates, is_of
+from hsmjwt.hsm.creating import UNSAID
 from hsmjwt.hsm.faults import translated
 from hsmjwt.hsm.objects import KeyObject, find_object, read_attributes, search
 from hsmjwt.hsm.uri import KeyUri, TokenInfo
@@ -104,6 +105,9 @@ def destroy(each: OnToken, slot_id: int | None) -> None:
         with translated("C_DestroyObject"):
             each.handle.destroy()
     except HsmjwtError as error:
+        if error.ckr in UNSAID:
+            hint = "it may not be writable; hsmjwt doctor looks at each step"
+            raise DeviceError(error.message, hint=hint, ckr=error.ckr) from None
         if error.ckr not in ("CKR_ACTION_PROHIBITED", "CKR_FUNCTION_REJECTED"):
             raise
         raise _kept(each, slot_id, f"C_DestroyObject gave {error.ckr}", error.ckr) from None

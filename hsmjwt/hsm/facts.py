@@ -110,7 +110,7 @@ def _facts(
         flags = {} if half is None else {name: half.about.get(cka) for name, cka in FLAGS_OF_PUBLIC.items()}
         stated = {
             **_of_itself(pair or thing, mechanisms),
-            "public_half": True if half is not None else False if whole else None,
+            "public_half": half is not None or (False if whole else None),
             **flags,
             "same_label": _others(private, "LABEL", thing) if whole else None,
             "same_id": _others(private, "ID", thing) if whole else None,

@@ -5,26 +5,22 @@ How it is wrapped, and what a token must have for that, stands in unwrapping.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, assert_never
 
 from hsmjwt.errors import DeviceError, HsmjwtError
 from hsmjwt.hsm.binding import pkcs11
+from hsmjwt.hsm.creating import BEYOND, EDWARDS, REFUSED_TEMPLATE, UNSAID, created, removed
 from hsmjwt.hsm.faults import translated
-from hsmjwt.hsm.keygen import removed
 from hsmjwt.hsm.objects import NAMES, KeyObject, Kind, read_key
-from hsmjwt.hsm.unwrapping import CANNOT, TEMPLATE, CannotUnwrapError, Door, Material, cannot, doors
+from hsmjwt.hsm.unwrapping import CANNOT, CannotUnwrapError, Door, Material, cannot, doors
 from hsmjwt.hsm.uri import TokenInfo
 from hsmjwt.jose.keys import CURVES, ED25519_BYTES, EcKey, OkpKey, PublicKey, RsaKey
 
 _READ = (*NAMES, "KEY_TYPE", "MODULUS", "PUBLIC_EXPONENT", "SENSITIVE", "EXTRACTABLE")
-# CKA_EC_PARAMS of Ed25519: the OID of RFC 8410, or the name as a PrintableString (PKCS#11 3.0, section 2.3.10).
-_EDWARDS = bytes.fromhex("06032b6570"), bytes.fromhex("130c") + b"edwards25519"
-_NOT_KEPT = frozenset(  # what a token says that is full; SoftHSM the first
-    {"CKR_OBJECT_HANDLE_INVALID", "CKR_FUNCTION_FAILED", "CKR_GENERAL_ERROR", "CKR_DEVICE_ERROR"}
-)
-_ALLOWED, _BEYOND = "ALLOWED_MECHANISMS", ("DECRYPT", "UNWRAP", "DERIVE")
-_OPTIONAL = ((), (_ALLOWED,), _BEYOND, (_ALLOWED, *_BEYOND))
+_ALLOWED = "ALLOWED_MECHANISMS"
+_OPTIONAL = ((), (_ALLOWED,), BEYOND, (_ALLOWED, *BEYOND))
 """What each attempt leaves out of a template; never what makes the key sensitive and not extractable."""
 
 
@@ -60,10 +56,12 @@ def put_public(session: Any, token: TokenInfo, new: NewObjects, public_key: Publ
     narrow = {attribute[name]: False for name in ("ENCRYPT", "WRAP", "VERIFY_RECOVER")}
 
     def create(more: Mapping[Any, Any]) -> Any:
-        return _created(session, {**template, **_point(public_key), **more})
+        return created(session, {**template, **_point(public_key), **more})
 
     forms = [{**less, **params} for less in (narrow, {}) for params in _params(public_key)]
-    return _read(_first_taken(create, forms), token, "public")
+    with _told_as_a_whole():
+        handle = _first_taken(create, forms)
+    return _read(handle, token, "public")
 
 
 def put_private(
@@ -89,7 +87,8 @@ def put_private(
         if not plain:
             raise
         unwrapped = False
-        handle, dropped = _create(session, new, material)
+        with _told_as_a_whole():
+            handle, dropped = _create(session, new, material)
     try:
         private = _read(handle, token, "private")
         if private.about.get("SENSITIVE") is not True or private.about.get("EXTRACTABLE") is not False:
@@ -160,23 +159,24 @@ def _create(session: Any, new: NewObjects, material: Material) -> tuple[Any, tup
         given = {name: value for name, value in whole.items() if value is not pkcs11.constants.DEFAULT}
 
         def create_with(params: Mapping[Any, Any]) -> Any:
-            return _created(session, {**given, **params})
+            return created(session, {**given, **params})
 
         return _first_taken(create_with, _params(material.public_key))
 
     return _with_less(create, new)
 
 
-def _created(session: Any, template: Mapping[Any, Any]) -> Any:
+@contextlib.contextmanager
+def _told_as_a_whole() -> Iterator[None]:
+    """Say what it means where a token refuses every form of an object that was made elsewhere."""
     try:
-        with translated("C_CreateObject"):
-            return session.create_object(template)
+        yield
     except HsmjwtError as error:
-        if error.ckr not in _NOT_KEPT:
+        if error.ckr not in CANNOT - UNSAID:
             raise
         raise DeviceError(
-            f"the token does not keep what is written to it (C_CreateObject gave {error.ckr})",
-            hint="it may be full, or not writable; nothing was changed",
+            f"the token takes no such key that was made elsewhere (C_CreateObject gave {error.ckr})",
+            hint="hsmjwt key generate makes one on it; nothing was changed",
             ckr=error.ckr,
         ) from None
 
@@ -186,7 +186,7 @@ def _with_less(attempt: Callable[[Mapping[Any, Any]], Any], new: NewObjects) -> 
     attribute = pkcs11.Attribute
     allowed = [pkcs11.Mechanism[name] for name in new.allowed]
     optional = {_ALLOWED: allowed} if allowed else {}
-    whole = {"SENSITIVE": True, "EXTRACTABLE": False, "PRIVATE": True, **dict.fromkeys(_BEYOND, False), **optional}
+    whole = {"SENSITIVE": True, "EXTRACTABLE": False, "PRIVATE": True, **dict.fromkeys(BEYOND, False), **optional}
     refused: HsmjwtError | None = None
     for dropped in _OPTIONAL:
         if _ALLOWED in dropped and not allowed:
@@ -195,7 +195,7 @@ def _with_less(attempt: Callable[[Mapping[Any, Any]], Any], new: NewObjects) -> 
         try:
             handle = attempt({attribute[name]: value for name, value in (whole | left_out).items()})
         except HsmjwtError as error:
-            if error.ckr not in TEMPLATE:
+            if error.ckr not in REFUSED_TEMPLATE:
                 raise
             refused = refused or error
         else:
@@ -223,7 +223,7 @@ def _params(key: PublicKey) -> Sequence[Mapping[Any, Any]]:
         case EcKey():
             return ({pkcs11.Attribute.EC_PARAMS: CURVES[key.crv].oid},)
         case OkpKey():
-            return tuple({pkcs11.Attribute.EC_PARAMS: each} for each in _EDWARDS)
+            return tuple({pkcs11.Attribute.EC_PARAMS: each} for each in EDWARDS)
         case _:
             assert_never(key)
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from hsmjwt.errors import DeviceError, HsmjwtError, UsageError
 from hsmjwt.hsm.binding import pkcs11
+from hsmjwt.hsm.creating import BEYOND, EDWARDS, MAY_BE_FULL, REFUSED_TEMPLATE, UNSAID, removed
 from hsmjwt.hsm.faults import translated
 from hsmjwt.hsm.objects import NAMES, KeyObject, read_key
 from hsmjwt.hsm.uri import TokenInfo
-from hsmjwt.hsm.ways import NEW_KEY, WAYS
+from hsmjwt.hsm.ways import NEW_KEY, best_mechanism
 from hsmjwt.jose.algorithms import ALGORITHMS, Algorithm
 from hsmjwt.jose.keys import CURVES, ED25519, PublicKey, RsaKey
 from hsmjwt.nearest import did_you_mean
@@ -21,29 +22,18 @@ from hsmjwt.nearest import did_you_mean
 _LABEL_BYTES, _ID_BYTES = 255, 255  # PKCS#11 sets no limit; SoftHSM takes these, and nobody needs more
 _KTY = {"rsa": "RSA", "ec": "EC", "ed25519": "OKP"}
 
-_BEYOND = ("DECRYPT", "UNWRAP", "DERIVE", "SIGN_RECOVER")
-_READ = (*NAMES, "KEY_TYPE", "MODULUS", "PUBLIC_EXPONENT", "SENSITIVE", "EXTRACTABLE", *_BEYOND)
+_READ = (*NAMES, "KEY_TYPE", "MODULUS", "PUBLIC_EXPONENT", "SENSITIVE", "EXTRACTABLE", *BEYOND)
 
 _ALLOWED, _MARK = "ALLOWED_MECHANISMS", "ID"
 _OPTIONAL = ((_ALLOWED,), ("SIGN_RECOVER", "VERIFY_RECOVER"), ("ENCRYPT", "WRAP"), ("DECRYPT", "UNWRAP", "DERIVE"))
 """What a token may refuse to read in a template, each row given up as one; fewer rows before more, in this order."""
 
-_TEMPLATE = frozenset(  # a token's ways to say that it does not take a template; the last is tpm2-pkcs11's
-    {
-        *("CKR_ATTRIBUTE_TYPE_INVALID", "CKR_ATTRIBUTE_VALUE_INVALID", "CKR_ATTRIBUTE_READ_ONLY"),
-        *("CKR_TEMPLATE_INCONSISTENT", "CKR_GENERAL_ERROR"),
-    }
-)
 _LACKS = frozenset(
     {
         *("CKR_MECHANISM_INVALID", "CKR_MECHANISM_PARAM_INVALID", "CKR_KEY_SIZE_RANGE", "CKR_DOMAIN_PARAMS_INVALID"),
         "CKR_CURVE_NOT_SUPPORTED",
     }
 )
-_UNSAID = frozenset({"CKR_GENERAL_ERROR", "CKR_FUNCTION_FAILED", "CKR_DEVICE_ERROR"})
-
-# CKA_EC_PARAMS of Ed25519: the OID of RFC 8410, or the name as a PrintableString (PKCS#11 3.0, section 2.3.10).
-_EDWARDS = bytes.fromhex("06032b6570"), bytes.fromhex("130c") + b"edwards25519"
 
 
 class Kind(NamedTuple):
@@ -80,6 +70,8 @@ KINDS = {
 class NewKey(msgspec.Struct, frozen=True):
     """What to make: the type of key, label, id and algorithm; `id` None chooses one, `alg` None the type's usual one.
 
+    `also` are further algorithms that the key is to allow.
+
     Raises UsageError for what no token can hold, whether it comes from a flag or from a URI, and for an algorithm that
     keys of the type do not sign by.
     """
@@ -88,13 +80,14 @@ class NewKey(msgspec.Struct, frozen=True):
     label: str
     id: bytes | None = None
     alg: str | None = None
+    also: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check all of it."""
         label = self.label
         if any("\ud800" <= char <= "\udfff" for char in label):
             raise UsageError(f"the label {label!a} is not UTF-8 text")
-        if not label or any(char < " " or char == "\x7f" for char in label):
+        if not label or any(char < " " or "\x7f" <= char <= "\x9f" for char in label):
             raise UsageError(f"the label {label!a} is empty or holds a control character")
         if len(label.encode()) > _LABEL_BYTES:
             raise UsageError(
@@ -114,20 +107,24 @@ class NewKey(msgspec.Struct, frozen=True):
         return next(row for row in ALGORITHMS.values() if self.kind.takes(row))
 
 
-def parse_new_key(kind: str | None, label: str, key_id: str | None, alg: str | None = None) -> NewKey:
+def parse_new_key(
+    kind: str | None, label: str, key_id: str | None, alg: str | None = None, listed: Sequence[str] = ()
+) -> NewKey:
     """Read what a new key is asked to be: `kind` as `rsa:3072` or `p256`, `key_id` in hex (colons allowed).
 
-    Without a type it is the algorithm's, and rsa:3072 where that takes RSA keys or none is named. Raises UsageError for
-    what is neither, and as NewKey does.
+    Without a type it is that of the algorithm, else of the first that the key table has `listed`, and rsa:3072 where
+    that takes RSA keys or there is none. Raises UsageError for what is neither, and as NewKey does.
     """
     if kind is None:
-        kind = NEW_KEY[None if alg is None else _named(alg).crv]
+        first = alg or next(iter(listed), None)
+        kind = NEW_KEY[None if first is None else _named(first).crv]
     if kind not in KINDS:
         raise UsageError(f"'{kind}' is no type of key that this version makes", hint=f"one of {', '.join(KINDS)}")
     try:
         value = None if key_id is None else bytes.fromhex(key_id.replace(":", ""))
     except ValueError:
-        raise UsageError(f"the id {key_id!a} is not hexadecimal", hint="for example --id 0a1b") from None
+        hint = "two digits a byte, for example --id 0a1b"
+        raise UsageError(f"the id {key_id!a} is not hexadecimal", hint=hint) from None
     return NewKey(KINDS[kind], label, value, alg)
 
 
@@ -138,23 +135,17 @@ def _named(alg: str) -> Algorithm:
     return ALGORITHMS[alg]
 
 
-def chosen_mechanism(new: NewKey, offered: Iterable[str]) -> str:
-    """Return the one mechanism that the new key is to allow: hash and signature on the token where that is offered.
+def chosen_mechanisms(new: NewKey, offered: Iterable[str]) -> tuple[str, ...]:
+    """Return the mechanisms that the new key is to allow, one an algorithm.
 
-    `offered` names the token's mechanisms. Raises DeviceError where it makes no such keys or no such signatures.
+    Hash and signature on the token where that is offered; `offered` names the token's mechanisms. Raises DeviceError
+    where it makes no such keys or no such signatures.
     """
     offered, how = frozenset(offered), _mechanism(new.kind).name.lstrip("_")
     if how not in offered:
         raise _lacking(new, f"it has no CKM_{how}")
-    ways = [way.mechanism for way in WAYS.get(new.algorithm.name, ())]
-    usable = next((name for name in ways if name in offered), None)
-    if usable is None:
-        raise DeviceError(
-            f"the token cannot make {new.algorithm.name}: it has no {' or '.join(f'CKM_{name}' for name in ways)}",
-            hint="hsmjwt slot list --json names its mechanisms",
-            ckr="CKR_MECHANISM_INVALID",
-        )
-    return usable
+    algs = (new.algorithm.name, *new.also)
+    return tuple(dict.fromkeys(best_mechanism(alg, offered) for alg in algs))
 
 
 class NewPair(NamedTuple):
@@ -171,7 +162,7 @@ class NewPair(NamedTuple):
     @property
     def beyond(self) -> tuple[str, ...]:
         """Return the names of what the token lets the private key do besides to sign."""
-        return tuple(f"CKA_{name}" for name in _BEYOND if self.private.about.get(name) is True)
+        return tuple(f"CKA_{name}" for name in BEYOND if self.private.about.get(name) is True)
 
     def named(self, key_id: bytes) -> NewPair:
         """Return the pair as it is after `rename`."""
@@ -185,15 +176,17 @@ class NewPair(NamedTuple):
         return removed((self.private.handle, self.public.handle), error, str(self.private.label))
 
 
-def generate(session: Any, new: NewKey, token: TokenInfo, mark: bytes | None, mechanism: str | None = None) -> NewPair:
-    """Make a key pair in a session that may write and is logged in; the key allows `mechanism` alone.
+def generate(
+    session: Any, new: NewKey, token: TokenInfo, mark: bytes | None, mechanisms: Sequence[str] = ()
+) -> NewPair:
+    """Make a key pair in a session that may write and is logged in; the key allows `mechanisms` alone.
 
     Both halves have their label from the start, so that no nameless one stays behind if the process dies, and for their
     id `mark` until `rename`; without one, or where the token does not take it, the id that is asked for. What a token
     does not take in a template is left out, but never what makes the key sensitive and not extractable. Raises
     DeviceError where the token made something else; that pair is removed again.
     """
-    dropped, (public, private) = _first_taken(session, new, mark, mechanism)
+    dropped, (public, private) = _first_taken(session, new, mark, mechanisms)
     try:
         pair = NewPair(
             KeyObject(private, read_key(private, _READ), token, "private"),
@@ -216,11 +209,11 @@ def generate(session: Any, new: NewKey, token: TokenInfo, mark: bytes | None, me
 
 
 class _Template(NamedTuple):
-    """One attempt: id, form of CKA_EC_PARAMS, the mechanism that the key is to allow, and what is left out."""
+    """One attempt: id, form of CKA_EC_PARAMS, the mechanisms that the key is to allow, and what is left out."""
 
     id: bytes | None
     params: bytes | None
-    mechanism: str | None
+    mechanisms: Sequence[str]
     dropped: tuple[str, ...]
 
     def of(self, **template: bool) -> dict[Any, Any]:
@@ -231,22 +224,24 @@ class _Template(NamedTuple):
     @property
     def private(self) -> dict[Any, Any]:
         """Return the private key's template."""
-        template = self.of(SENSITIVE=True, EXTRACTABLE=False, PRIVATE=True, **dict.fromkeys(_BEYOND, False))
-        if self.mechanism is not None and _ALLOWED not in self.dropped:
-            template[pkcs11.Attribute.ALLOWED_MECHANISMS] = (pkcs11.Mechanism[self.mechanism],)
+        template = self.of(SENSITIVE=True, EXTRACTABLE=False, PRIVATE=True, **dict.fromkeys(BEYOND, False))
+        if self.mechanisms and _ALLOWED not in self.dropped:
+            template[pkcs11.Attribute.ALLOWED_MECHANISMS] = [pkcs11.Mechanism[name] for name in self.mechanisms]
         return template
 
 
-def _first_taken(session: Any, new: NewKey, mark: bytes | None, mechanism: str | None) -> tuple[tuple[str, ...], Any]:
+def _first_taken(
+    session: Any, new: NewKey, mark: bytes | None, mechanisms: Sequence[str]
+) -> tuple[tuple[str, ...], Any]:
     """Try templates until the token takes one; return what that leaves out, and the pair's handles."""
     refused: HsmjwtError | None = None
-    passable = _TEMPLATE | _LACKS if new.kind.type == "ed25519" else _TEMPLATE
-    for dropped in _attempts(marked=mark is not None and new.id is not None, bound=mechanism is not None):
+    passable = REFUSED_TEMPLATE | _LACKS if new.kind.type == "ed25519" else REFUSED_TEMPLATE
+    for dropped in _attempts(marked=mark is not None and new.id is not None, bound=bool(mechanisms)):
         key_id = new.id if _MARK in dropped or mark is None else mark
         for params in _params(new.kind):
             try:
                 with translated("C_GenerateKeyPair"):
-                    return dropped, _generate(session, new, _Template(key_id, params, mechanism, dropped))
+                    return dropped, _generate(session, new, _Template(key_id, params, mechanisms, dropped))
             except HsmjwtError as error:
                 if error.ckr not in passable:
                     raise _explained(error, new) from None
@@ -271,7 +266,7 @@ def _params(kind: Kind) -> tuple[bytes | None, ...]:
         case "ec":
             return (CURVES[str(kind.crv)].oid,)
         case "ed25519":
-            return _EDWARDS
+            return EDWARDS
 
 
 def _mechanism(kind: Kind) -> Any:
@@ -301,8 +296,8 @@ def _explained(error: HsmjwtError, new: NewKey) -> HsmjwtError:
     """Say what a refusal means for who wants a key."""
     if error.ckr in _LACKS:
         return _lacking(new, f"C_GenerateKeyPair gave {error.ckr}", error.ckr)
-    if error.ckr in _UNSAID:
-        return DeviceError(error.message, hint="it may be full, or not writable; nothing was kept", ckr=error.ckr)
+    if error.ckr in UNSAID:
+        return DeviceError(error.message, hint=f"{MAY_BE_FULL}; nothing was kept", ckr=error.ckr)
     return error
 
 
@@ -326,18 +321,3 @@ def rename(halves: Iterable[KeyObject], key_id: bytes) -> bool:
             half.rename(half.id or b"")
         return False
     return True
-
-
-def removed(handles: Iterable[Any], error: HsmjwtError, label: str) -> HsmjwtError:
-    """Take objects off the token; return `error`, which says so where one of them stays behind."""
-    left = False
-    for half in handles:
-        try:
-            with translated("C_DestroyObject"):
-                half.destroy()
-        except HsmjwtError:
-            left = True
-    if not left:
-        return error
-    hint = f"the key '{label}' is still on the token: hsmjwt key delete, or the token's own tool, removes it"
-    return type(error)(error.message, hint=hint, ckr=error.ckr)

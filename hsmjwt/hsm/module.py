@@ -11,7 +11,15 @@ from typing import Any
 import msgspec
 
 from hsmjwt.deadline import Deadline
-from hsmjwt.errors import ConfigError, HsmjwtError, LoginError, TokenError, TokenNotFoundError, TokenNotUniqueError
+from hsmjwt.errors import (
+    ConfigError,
+    DeviceError,
+    HsmjwtError,
+    LoginError,
+    TokenError,
+    TokenNotFoundError,
+    TokenNotUniqueError,
+)
 from hsmjwt.hsm import library as libraries
 from hsmjwt.hsm.attributes import label_mapper
 from hsmjwt.hsm.discovery import ModuleChoice
@@ -24,6 +32,7 @@ from hsmjwt.secret import Resolved, SecretSource
 
 _SECOND_LOOK_AFTER = 0.02  # seconds; a token file that somebody else is writing is whole by then
 _SESSION_WAIT = 0.5  # seconds for another program to give a session back
+_UNWRITABLE = "where it keeps its keys may be read-only, another user's or gone; nothing was changed"
 _PLACES = 8  # sessions of one token that sign at a time; small tokens have sixteen for everybody
 
 PinReader = Callable[[TokenInfo], Resolved]
@@ -177,7 +186,7 @@ class Module:
         """
         self.library.check_process()
         if write:
-            return self._open(self._seen_again(slot), write=True)
+            return self._open(self._seen_again(slot, write=True), write=True)
         known = self._looking.get(slot.info.slot_id)
         if known is None:
             known = self._looking[slot.info.slot_id] = self._taken_or_opened(slot)
@@ -320,8 +329,11 @@ class Module:
         with notes.attempt(known, login.source, presented):
             yield seen
 
-    def _seen_again(self, slot: Slot) -> Slot:
+    def _seen_again(self, slot: Slot, *, write: bool = False) -> Slot:
         """Look at the very token once more; raises TokenError where it is gone or another one is in its slot.
+
+        One that is to be written and tells nothing any more is a DeviceError: SoftHSM's is lost to a login that it
+        cannot write down.
 
         What may come from a file that another process was writing is looked at twice, the second time after a fresh
         initialise, as long as nothing uses the module yet.
@@ -331,6 +343,8 @@ class Module:
         if not self.library.used and not now.makes_sense:
             self._start_afresh()
             now = next((each for each in self._slots() if each.token == slot.token), now)
+        if now.token is None and now.problem and write:
+            raise DeviceError(f"the token '{slot.token.label}' cannot be written: {now.problem}", hint=_UNWRITABLE)
         if now.token is None:
             raise TokenError(
                 f"token '{slot.token.label}' is gone" + (f": {now.problem}" if now.problem else ""),

@@ -13,16 +13,11 @@ from typing import Any, NamedTuple, Protocol
 
 from hsmjwt.errors import DeviceError, HsmjwtError
 from hsmjwt.hsm.binding import pkcs11
+from hsmjwt.hsm.creating import MAY_BE_FULL, REFUSED_TEMPLATE, UNSAID
 from hsmjwt.hsm.faults import translated
 from hsmjwt.jose.keys import PublicKey, RsaKey
 
-TEMPLATE = frozenset(  # a token's ways to say that it does not take a template
-    {
-        *("CKR_ATTRIBUTE_TYPE_INVALID", "CKR_ATTRIBUTE_VALUE_INVALID", "CKR_ATTRIBUTE_READ_ONLY"),
-        *("CKR_TEMPLATE_INCONSISTENT", "CKR_GENERAL_ERROR"),
-    }
-)
-CANNOT = TEMPLATE | {
+CANNOT = REFUSED_TEMPLATE | {
     *("CKR_ARGUMENTS_BAD", "CKR_CURVE_NOT_SUPPORTED", "CKR_DOMAIN_PARAMS_INVALID", "CKR_FUNCTION_FAILED"),
     *("CKR_FUNCTION_NOT_SUPPORTED", "CKR_KEY_FUNCTION_NOT_PERMITTED", "CKR_KEY_SIZE_RANGE"),
     *("CKR_KEY_TYPE_INCONSISTENT", "CKR_MECHANISM_INVALID", "CKR_MECHANISM_PARAM_INVALID", "CKR_TEMPLATE_INCOMPLETE"),
@@ -30,8 +25,6 @@ CANNOT = TEMPLATE | {
     *("CKR_WRAPPED_KEY_INVALID", "CKR_WRAPPED_KEY_LEN_RANGE"),
 }
 """A token's ways to say that it cannot do such a thing, and not that it is broken, full or gone."""
-
-_UNSAID = frozenset({"CKR_FUNCTION_FAILED", "CKR_GENERAL_ERROR"})
 
 _PAIR, _OAEP = "RSA_PKCS_KEY_PAIR_GEN", "RSA_PKCS_OAEP"
 _ONE_STEP = "0x00001054"  # CKM_RSA_AES_KEY_WRAP, as a list of mechanisms shows what python-pkcs11 does not know
@@ -94,7 +87,7 @@ class Door(NamedTuple):
 
 def cannot(why: str, ckr: str | None) -> CannotUnwrapError:
     """Return the error for a token that does not take this key wrapped."""
-    hint = f"it may be full, or not writable; else {_PLAIN}" if ckr in _UNSAID else _PLAIN
+    hint = f"{MAY_BE_FULL}; else {_PLAIN}" if ckr in UNSAID else _PLAIN
     return CannotUnwrapError(f"the token cannot unwrap the key: {why}", hint=hint, ckr=ckr)
 
 

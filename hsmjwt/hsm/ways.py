@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import msgspec
 
+from hsmjwt.errors import DeviceError
 from hsmjwt.hsm.binding import pkcs11
 from hsmjwt.jose.algorithms import ALGORITHMS, Algorithm
 from hsmjwt.jose.keys import CURVES, ED25519
@@ -126,6 +127,23 @@ def _way(
 
 WAYS: dict[str, tuple[Way, ...]] = {name: _ways(alg) for name, alg in ALGORITHMS.items()}
 """For each algorithm its ways, the best first."""
+
+
+def best_mechanism(alg: str, offered: Collection[str]) -> str:
+    """Return the first mechanism among those `offered` that carries out an algorithm.
+
+    Raises DeviceError where the token has none.
+    """
+    names = [way.mechanism for way in WAYS[alg]]
+    for name in names:
+        if name in offered:
+            return name
+    raise DeviceError(
+        f"the token cannot make {alg}: it has no {' or '.join(f'CKM_{name}' for name in names)}",
+        hint="hsmjwt slot list --json names its mechanisms; nothing was changed",
+        ckr="CKR_MECHANISM_INVALID",
+    )
+
 
 NEW_KEY = {None: "rsa:3072", "P-256": "p256", "P-384": "p384", "P-521": "p521", ED25519: "ed25519"}
 """By an algorithm's curve, what to ask `key generate` for where a key does not fit it."""

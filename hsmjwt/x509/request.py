@@ -52,7 +52,7 @@ def check_holder(holder: Holder) -> None:
     size = 2 * len(name_der(name)) + len(alternatives_der(holder.san))  # its own issuer, too
     if size > _MOST_NAMES:
         raise UsageError(
-            f"subject and alternative names are too long: {size} bytes in a certificate, and {_MOST_NAMES} are the limit"
+            f"subject and alternative names are too long: {size} bytes of a certificate, {_MOST_NAMES} are the limit"
         )
     _usages(holder.key_usage)
     if not name and not holder.san:

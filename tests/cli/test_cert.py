@@ -198,8 +198,10 @@ def test_a_key_that_its_table_binds_signs_no_certificate_otherwise(quick, token,
         refused(ran, 8, "keys.k.alg", "RS512")
 
 
-def test_a_clock_that_was_never_set_certifies_nothing(token):
-    code = f"import time, sys; time.time = lambda: 86400.0; sys.argv[1:] = {['cert', 'self-signed', K1, *SUBJECT]!r}\n"
+@pytest.mark.parametrize("verb", ["self-signed", "import"])
+def test_a_clock_that_was_never_set_certifies_nothing(token, k1, files, verb):
+    words = ["cert", verb, *(SUBJECT if verb == "self-signed" else (files(issue(k1)),)), K1]
+    code = f"import time, sys; time.time = lambda: 86400.0; sys.argv[1:] = {words!r}\n"
     done = token.python(f"{code}from hsmjwt.cli.main import entry\nentry()")
     assert done.code == 3, done
     assert "the system clock says 1970-01-02" in done.err
@@ -322,6 +324,7 @@ def test_a_pin_where_a_file_belongs_is_not_shown(quick):
         ("readonly", "CKR_TOKEN_WRITE_PROTECTED"),
         ("create=0xe2", "CKR_TOKEN_WRITE_PROTECTED"),
         ("create=0x31", "is full"),
+        ("altered", "the token did not keep the certificate as it was given"),
         ("create=0x82", "does not keep what is written to it"),  # what SoftHSM says on a full disk
     ],
 )
@@ -332,7 +335,7 @@ def test_a_token_that_takes_nothing_is_left_as_it_was(quick, token, files, *, fa
     done = execute([sys.executable, PATCHED, faults, *call], token.environ())
     assert (done.code, done.out) == (7, "")
     assert why in done.err
-    assert json.loads(made(quick("cert", "show", K1, "--json")))["subject"] == "CN=first"
+    assert json.loads(made(quick("cert", "show", "pkcs11:token=t1;type=cert", "--json")))["subject"] == "CN=first"
 
 
 def test_an_old_certificate_that_cannot_be_removed_is_named(quick, token, k1, files):

@@ -60,6 +60,7 @@ def test_an_imported_key_signs_verifies_and_says_where_it_was_not_born(quick, ke
     about = json.loads(quick("key", "show", uri, "--json").out)
     assert (about["sensitive"], about["extractable"], about["sign"]) == (True, False, True)
     assert (about["local"], about["never_extractable"], about["has_public"]) == (False, False, True)
+    assert about["usage"] == ["sign", "verify"]
     jwt = quick("sign", "--key", uri, "--iss", "i", "--aud", "a").out.strip()
     assert quick("verify", jwt, "--key", uri, "--aud", "a").code == 0
     assert quick("key", "export", uri).out.encode() == public_pem(kind)
@@ -228,6 +229,12 @@ def test_a_source_that_gives_no_passphrase_is_told(quick, keyfile, source, code,
     done = quick("key", "import", name, *ON_T1, "--label", "app", "--passphrase-source", source)
     refused(done, code, words)
     assert "plain-text-phrase" not in done.err
+
+
+def test_without_a_source_an_encrypted_key_is_not_tried(quick, keyfile):
+    name = keyfile(data=pem("p256", passphrase=PASSPHRASE.encode()))
+    done = quick("key", "import", name, *ON_T1, "--label", "app", "--passphrase-source", "none")
+    refused(done, 2, "the private key is encrypted, and the passphrase source is none", hint="--passphrase-source")
 
 
 def test_a_passphrase_that_is_not_needed_is_not_asked_for(quick, keyfile):
@@ -419,7 +426,15 @@ def test_killed_at_any_moment_the_next_import_finishes(token, tmp_path, quick, k
     assert quick("sign", "--key", "pkcs11:token=t1;object=app", "--iss", "i", "--aud", "a").code == 0
 
 
-# A disk without room.
+# A disk without room, or that is only to be read.
+
+
+def test_a_token_on_a_read_only_disk_takes_no_key(quick, keyfile, token, mounts):
+    steps = [("read_only", str(token.folder / "tokens"))]
+    done = quick("key", "import", keyfile(), *ON_T1, "--label", "app", steps=steps)
+    refused(done, 7, "the token 't1' cannot be written: the token failed (", hint="nothing was changed")
+    assert labels(quick) == {"k1"}
+
 
 FULL = """
 import os, shutil, subprocess, sys

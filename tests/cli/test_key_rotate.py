@@ -14,7 +14,7 @@ import pytest
 from cli.checks import refused
 from cryptography import x509
 from servers.granting import claims_of, granted, write_config
-from servers.scripted import Reply, Server, json_reply
+from servers.scripted import Line, Reply, Server, json_reply
 
 from hsmjwt.demo import Client, DemoServer
 
@@ -29,6 +29,8 @@ client_id = "ci"
 issuer = "ci"
 token_url = "{url}"
 {more}"""
+REFUSED = json_reply({"error": "invalid_grant"}, status=400)
+DOWN = json_reply({"error": "temporarily_unavailable"}, status=500)
 
 
 class Case:
@@ -44,20 +46,28 @@ class Case:
         text = CONFIG.format(url=self.url, table=table, more=more).replace("pkcs11:token=t1;object=k1", uri)
         self.config = Path(write_config(self.folder, text))
 
-    def __call__(self, *args: str, **environ: str | None):
-        return self.quick(*args, HSMJWT_CONFIG=str(self.config), HSMJWT_KEY=None, **environ)
+    def __call__(self, *args: str, **more: Any):
+        return self.quick(*args, HSMJWT_CONFIG=str(self.config), HSMJWT_KEY=None, **more)
 
-    def rotate(self, *args: str, **environ: str | None):
-        return self("key", "rotate", "svc", *args, **environ)
+    def rotate(self, *args: str, **more: Any):
+        return self("key", "rotate", "svc", *args, **more)
 
-    def state(self, *args: str) -> dict[str, Any]:
-        done = self.rotate("--json", *args)
+    def state(self, *args: str, **more: Any) -> dict[str, Any]:
+        done = self.rotate("--json", *args, **more)
         assert done.code == 0, done.err
         value: dict[str, Any] = json.loads(done.out)
         return value
 
     def uri(self) -> str:
         return next(line.split('"')[1] for line in self.config.read_text().splitlines() if line.startswith("uri = "))
+
+    def state_file(self) -> Path:
+        (path,) = (self.folder / "token/home/.local/state/hsmjwt/rotation").glob("*.json")
+        return path
+
+    def certificate(self, state: dict[str, Any]) -> x509.Certificate:
+        _, _, path = state["files"]
+        return x509.load_pem_x509_certificate(Path(path).read_bytes())
 
     def published(self, folder: Path | None = None) -> list[str]:
         return [each["kid"] for each in json.loads(((folder or self.web) / "jwks.json").read_text())["keys"]]
@@ -109,20 +119,19 @@ def test_one_run_makes_publishes_tries_and_switches_where_the_server_reads_what_
     assert f"object=k1-{day};" in new
     assert case.config.read_text() == old_text.replace("pkcs11:token=t1;object=k1", new)
     assert case.published() == [old, case.thumbprint(new)] == [state["old"]["thumbprint"], state["new"]["thumbprint"]]
-    certificate = x509.load_pem_x509_certificate((case.web / "certificate.pem").read_bytes())
-    assert certificate.subject.rfc4514_string() == f"CN=k1-{day}"
-    assert case("verify", case("sign", "svc").out.strip(), "--public-key", str(case.web / "public.pem")).code == 0
+    assert case.certificate(state).subject.rfc4514_string() == f"CN=k1-{day}"
+    assert case("verify", case("sign", "svc").out.strip(), "--public-key", state["files"][1]).code == 0
+    assert all(Path(path).stat().st_mode & 0o777 == 0o644 for path in state["files"])
     fresh = case("token", "svc", "--json")
     assert json.loads(fresh.out)["cached"] is False
 
 
 def test_in_the_grace_both_are_published_and_after_it_the_new_one_alone(case):
-    state = case.state("--out", str(case.web), "--grace", "2s")
+    state = case.state("--out", str(case.web), "--grace", "2d")
     assert (state["step"], len(case.published())) == ("switched", 2)
-    assert case.state()["step"] == "switched"
+    assert case.state(steps=[("clock", 172700)])["step"] == "switched"
     assert "the old key stays published until" in case.rotate().out
-    time.sleep(2.2)
-    done = case.state()
+    done = case.state(steps=[("clock", 172900)])
     assert (done["step"], done["old_deleted"]) == ("retired", False)
     assert case.published() == [state["new"]["thumbprint"]]
     assert len(case.labels()) == 2
@@ -158,14 +167,84 @@ def test_delete_old_deletes_nothing_in_the_grace(case):
     assert len(case.labels()) == 2
 
 
-def test_the_next_rotation_begins_from_the_new_key_and_cuts_the_old_day_off(case):
+def test_the_next_rotation_begins_from_the_new_key_and_publishes_where_the_last_one_did(case):
     first = case.state("--out", str(case.web), "--grace", "0")
-    second = case.state("--out", str(case.web), "--grace", "0")
+    second = case.state("--next", "--grace", "0")
     assert second["old"] == first["new"]
-    assert second["label"] == f"{first['label']}.2"
-    third = case.state("--out", str(case.web), "--grace", "0")
-    assert third["label"] == f"{first['label']}.3"
+    assert (second["label"], second["out"]) == (f"{first['label']}.2", str(case.web))
+    assert case.state("--delete-old", "--yes")["old_deleted"] is True
+    third = case.state("--grace", "0")
+    assert third["old"] == second["new"]
+    assert third["label"] == first["label"]  # the day is behind the first one's label, and that name is free again
     assert case.published() == [third["new"]["thumbprint"]]
+
+
+def test_a_run_too_many_begins_no_rotation(case):
+    first = case.state("--out", str(case.web), "--grace", "0")
+    again = case.state()
+    assert {**again, "next": None} == {**first, "next": None}
+    assert len(case.labels()) == 2
+    refused(case.rotate("--to", "pkcs11:token=t1;object=k1"), 2, "--to: this rotation is to pkcs11:", hint="--next")
+    refused(case.rotate("--next", "--delete-old"), 2, "--next keeps the old key")
+
+
+def test_what_the_config_names_of_the_key_in_use_stays_while_the_next_one_is_not_taken(scripted):
+    case, _ = scripted(granted(), REFUSED)
+    (case.folder / "old.pem").write_text(case("cert", "self-signed", "keys.svc", "--subject", "CN=svc").out)
+    (case.folder / "old.pub").write_text(case("key", "export", "keys.svc").out)
+    case.write(table='certificate = "old.pem"\npublic_key = "old.pub"\n')
+    case.state("--out", str(case.web), "--grace", "0")
+    refused(case.rotate("--next"), 10)
+    assert len(json.loads(case("jwks", "keys.svc").out)["keys"][0]["x5c"]) == 1
+    assert case("sign", "svc", "--aud", "x").code == 0
+
+
+def test_any_profile_of_the_table_goes_on_with_its_rotation(case):
+    case.write(more=f'kid = "given"\n[profiles.b]\nkey = "svc"\nissuer = "ci"\ntoken_url = "{case.url}"\n')
+    refused(case.rotate("--out", str(case.web)), 2, "sends the kid 'given'")
+    done = case("key", "rotate", "b", "--kid", "given-2", "--grace", "0", "--json")
+    state = json.loads(done.out)
+    assert (state["step"], state["profile"], case.published()) == ("retired", "svc", ["given-2"])
+    assert len(case.labels()) == 2
+    assert 'kid = "given-2"' in case.config.read_text()
+
+
+def test_a_set_that_somebody_wrote_meanwhile_gets_both_keys_again(case):
+    def overwrite() -> None:
+        (case.web / "jwks.json").write_text(case("jwks", "keys.svc").out)
+
+    case.write(more='kid = "given"\n')
+    refused(case.rotate("--out", str(case.web)), 2)
+    case.write()
+    overwrite()
+    state = case.state("--grace", "1h")
+    assert (state["step"], len(case.published())) == ("switched", 2)
+    overwrite()
+    assert case.state()["step"] == "switched"
+    assert set(case.published()) == {state[which]["thumbprint"] for which in ("old", "new")}
+
+
+def test_a_key_that_becomes_protected_on_the_way_is_not_switched(case):
+    case.write(more='kid = "given"\n')
+    refused(case.rotate("--out", str(case.web)), 2)
+    case.write(table="protected = true\n")
+    refused(case.rotate(), 8, "[keys.svc]", "may not be rotated")
+    assert case.uri() == "pkcs11:token=t1;object=k1"
+
+
+def test_a_config_that_is_changed_while_the_server_thinks_is_not_written_over(scripted, token):
+    token.make_key("third", "03")
+
+    def edit_and_grant(line: Line) -> None:
+        case.write(uri="pkcs11:token=t1;object=third")
+        granted()(line)
+
+    case, _ = scripted(edit_and_grant, granted())
+    refused(case.rotate(), 11, "was changed meanwhile", hint="run it again")
+    assert case.uri() == "pkcs11:token=t1;object=third"
+    refused(case.rotate(), 3, "names neither the old key nor the new one", hint="--abandon")
+    assert case.rotate("--abandon").code == 0
+    assert case.state()["step"] == "switched"
 
 
 def test_keys_of_others_in_the_published_set_stay(case):
@@ -192,10 +271,6 @@ def test_a_provider_that_takes_the_old_key_alone_keeps_it_in_use_until_it_knows_
     (case.web / "jwks.json").write_text(jwks.read_text())  # the upload
     assert case.state()["step"] == "retired"
     assert case.thumbprint(case.uri()) == case.published(jwks.parent)[0]
-
-
-REFUSED = json_reply({"error": "invalid_grant"}, status=400)
-DOWN = json_reply({"error": "temporarily_unavailable"}, status=500)
 
 
 def test_a_server_that_is_down_keeps_the_old_key_and_the_state(scripted):
@@ -265,8 +340,8 @@ def test_what_else_the_table_says_of_the_key_changes_with_it(case):
     case.write(table=f'thumbprint = "{thumbprint}"\npublic_key = "old.pem"\nrequire = "device-born"\nalg = "RS256"\n')
     assert case("token", "svc").code == 0
     case.state("--out", str(case.web), "--grace", "0")
-    text = case.config.read_text()
-    assert f'thumbprint = "{case.thumbprint(case.uri())}"\npublic_key = "{case.web}/public.pem"\n' in text
+    text, new = case.config.read_text(), case.thumbprint(case.uri())
+    assert f'thumbprint = "{new}"\npublic_key = "{case.web}/public-{new}.pem"\n' in text
     assert case("token", "svc", "--fresh").code == 0
 
 
@@ -274,10 +349,9 @@ def test_the_certificate_of_the_table_is_renewed_and_published_in_the_set(case):
     assert case("cert", "self-signed", "keys.svc", "--subject", "CN=svc,O=Example Inc.,C=NO").code == 0
     (case.folder / "old.pem").write_text(case("cert", "self-signed", "keys.svc", "--subject", "CN=svc,O=X,C=NO").out)
     case.write(table='certificate = "old.pem"\n')
-    case.state("--out", str(case.web), "--grace", "1h")
-    assert f'certificate = "{case.web}/certificate.pem"\n' in case.config.read_text()
-    certificate = x509.load_pem_x509_certificate((case.web / "certificate.pem").read_bytes())
-    assert certificate.subject.rfc4514_string() == "CN=svc,O=X,C=NO"
+    state = case.state("--out", str(case.web), "--grace", "1h")
+    assert f'certificate = "{state["files"][2]}"\n' in case.config.read_text()
+    assert case.certificate(state).subject.rfc4514_string() == "CN=svc,O=X,C=NO"
     old, new = json.loads((case.web / "jwks.json").read_text())["keys"]
     assert (len(old["x5c"]), len(new["x5c"])) == (1, 1)
 
@@ -290,6 +364,13 @@ def test_a_key_that_is_there_already_can_be_rotated_to(case, token):
     assert (state["step"], state["label"]) == ("switched", None)
     assert "object=spare;id=%05" in case.uri()
     assert case.labels() == ["k1", "spare"]
+
+
+def test_a_key_on_another_token_is_none_to_rotate_to(case, token):
+    """The table says of one token alone how to open it."""
+    token.make_token("t2", "87654321")
+    refused(case.rotate("--to", "pkcs11:token=t2;object=k1"), 2, "on another token than that of [keys.svc]")
+    assert case.uri() == "pkcs11:token=t1;object=k1"
 
 
 def test_a_key_that_the_table_forbids_is_not_switched_to(case):
@@ -324,8 +405,7 @@ def test_how_the_uri_reaches_the_token_stays_and_a_pin_in_it_is_shown_nowhere(ca
     assert again.code == 0, again.err
     assert case.uri().endswith(f";type=private?{query}")
     assert case("token", "svc", "--fresh", HSMJWT_PIN_SOURCE=None).code == 0
-    (path,) = (Path(case.folder) / "token/home/.local/state/hsmjwt/rotation").glob("*.json")
-    assert "31415926" not in done.err + again.out + again.err + path.read_text()
+    assert "31415926" not in done.err + again.out + again.err + case.state_file().read_text()
 
 
 def test_another_table_of_the_old_key_is_told_of_and_left(case):
@@ -367,7 +447,7 @@ def test_a_rotation_that_has_not_switched_can_be_given_up(case):
 def test_a_switch_that_somebody_took_back_keeps_the_old_key_published_and_can_be_given_up(case):
     state = case.state("--out", str(case.web), "--grace", "0s")
     assert state["step"] == "retired"
-    again = case.state("--out", str(case.web), "--grace", "1h")
+    again = case.state("--next", "--out", str(case.web), "--grace", "1h")
     case.write(uri=again["old"]["uri"])
     refused(
         case.rotate("--grace", "0"), 3, "names not the new key, which it was switched to", hint="--abandon gives it up"
@@ -421,6 +501,8 @@ def test_what_cannot_be_rotated_is_said_before_anything_is_made(case, uri, table
         (("nobody",), 3, "no profile 'nobody'"),
         (("svc", "--grace", "soon"), 2, "--grace: "),
         (("svc", "--yes"), 2, "--yes is for --delete-old"),
+        (("svc", "--out", ""), 2, "--out is empty"),
+        (("svc", "--abandon", "--next"), 2, "--abandon goes with none of the other flags"),
         (("svc", "--abandon", "--delete-old"), 2, "--abandon goes with none of the other flags"),
         (("svc", "--to", "keys.none"), 3, "there is no key table 'none'"),
         (("svc", "--delete-old"), 2, "has left an old key to delete"),
@@ -438,14 +520,39 @@ def test_a_profile_without_a_key_table_has_nothing_to_switch(case):
     refused(done, 3, "names no key table, so there is nothing to switch")
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"version": 1', '"x"'])
-def test_a_state_that_makes_no_sense_is_not_guessed_at(case, text):
+DAMAGED: list[dict[str, Any]] = [
+    {"version": 2},
+    {"step": "made", "new": None},
+    {"step": "planned", "new": None, "label": None},
+    {"step": "planned", "new": None, "kind": "p9"},
+    {"step": "gone"},
+    {"times": {}},
+    {"times": {"switched": "yesterday"}},
+    {"grace_ends": None},
+    {"grace_ends": "2026-01-01T00:00:00"},
+    {"grace": -1},
+    {"grace": 1e300},
+    {"alg": "HS256"},
+    {"out": "web"},
+    {"old": {"uri": "k1", "thumbprint": "", "jwk": {"kty": "RSA", "kid": ""}}},
+    {"old": {"uri": "pkcs11:object=k1", "thumbprint": "", "jwk": {}}},
+]
+
+
+def test_a_state_that_makes_no_sense_is_not_guessed_at(case):
     case.state("--out", str(case.web))
-    (path,) = (Path(case.folder) / "token/home/.local/state/hsmjwt/rotation").glob("*.json")
+    path, config = case.state_file(), case.config.read_text()
     assert path.stat().st_mode & 0o777 == 0o600
-    path.write_text(text)
-    refused(case.rotate(), 3, "makes no sense")
-    assert path.read_text() == text
+    good = json.loads(path.read_text())
+    for text in ("", "{}", '{"version": 1', '"x"', *(json.dumps(good | change) for change in DAMAGED)):
+        path.write_text(text)
+        refused(case.rotate("--grace", "1h"), 3, "makes no sense", "another version's")
+        assert path.read_text() == text
+    assert case.config.read_text() == config
+
+
+def test_the_longest_grace_ends_with_the_calendar(case):
+    assert case.state("--out", str(case.web), "--grace", "2932000d")["grace_ends"] == "9999-12-31T23:59:59Z"
 
 
 def test_a_folder_that_takes_nothing_is_exit_3_and_the_run_after_it_goes_on(case):

@@ -64,7 +64,17 @@ HEADERS = st.dictionaries(
     st.one_of(
         st.none(),
         st.integers(),
-        st.sampled_from([TRANSCRIPT_TYP, "hsmjwt-", "application/hsmjwt-transcript+jws", "HSMJWT-x", "JWT", ""]),
+        st.sampled_from(
+            [
+                TRANSCRIPT_TYP,
+                "hsmjwt-",
+                "application/hsmjwt-transcript+jws",
+                "application/ hsmjwt-x",
+                "HSMJWT-x",
+                "JWT",
+                "",
+            ]
+        ),
     ),
     max_size=4,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import subprocess
@@ -13,6 +14,16 @@ from typing import NamedTuple
 import pytest
 
 PATCHED = str(Path(__file__).parent / "patched.py")
+
+
+PROXY = next(iter(glob.glob("/usr/lib*/*/p11-kit-proxy.so") + glob.glob("/usr/lib*/p11-kit-proxy.so")), None)
+
+
+class Proxy(NamedTuple):
+    """p11-kit's proxy with SoftHSM behind it and nothing else that the machine has, for `patched`."""
+
+    path: str
+    fault: str
 
 
 class Result(NamedTuple):
@@ -51,6 +62,17 @@ def patched(token, forker, tmp_path) -> Callable[..., Result]:
         return Result(code, *(stream.read_bytes().decode() for stream in streams[1:]))
 
     return run
+
+
+@pytest.fixture
+def proxy(token, tmp_path) -> Proxy:
+    """The proxy, where it is there: its path as module, and the fault that shows it SoftHSM alone."""
+    if PROXY is None:
+        pytest.skip("p11-kit-proxy.so is not there: apt-get install p11-kit")
+    folder = tmp_path / "p11-kit"
+    folder.mkdir()
+    (folder / "softhsm2.module").write_text(f"module: {token.module}\n")
+    return Proxy(PROXY, f"p11kit={PROXY}:{folder}")
 
 
 @pytest.fixture

@@ -83,6 +83,7 @@ def test_every_code_comes_through_both_roads_to_a_signature(patched, road):
 import json, msgspec, patched, sys
 from hsmjwt.errors import HsmjwtError
 from hsmjwt.hsm.faults import CODES
+from hsmjwt.hsm.ways import WAYS
 patched.answer("signinit", "0")
 patched.replace("sign", lambda before: lambda *args: value)
 signer = patched.signer()
@@ -91,7 +92,7 @@ key = eval(sys.argv[1])
 told = {}
 for value in [*CODES, 0x80000001, 0xFFFFFFFF]:
     try:
-        key.sign(b"x", "SHA256_RSA_PKCS")
+        key.sign(b"x", WAYS["RS256"][0])
     except HsmjwtError as error:
         told[value] = [error.ckr, error.exit_code]
 print(json.dumps(told))

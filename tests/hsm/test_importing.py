@@ -105,6 +105,14 @@ def test_every_key_comes_in_by_either_way_and_stays_inside(patched, bring, kind)
         assert exported.encode() == keyfiles.public_pem(kind)
 
 
+@pytest.mark.parametrize("code", ["0x13", "0xd1", "0x54"])
+def test_a_token_that_takes_nothing_from_outside_says_so(bring, listed, code):
+    done = bring(f"create={code}", "--allow-plain-import")
+    refused(done, 7, "the token takes no such key that was made elsewhere (C_CreateObject gave CKR_")
+    assert "hsmjwt key generate makes one on it" in told(done)["hint"]
+    assert listed() == []
+
+
 def test_a_key_that_the_token_refuses_to_unwrap_says_so(bring, listed):
     refused(bring(kind="ed25519"), 7, "C_UnwrapKey gave CKR_FUNCTION_FAILED", hint="--allow-plain-import")
     assert listed() == []

@@ -174,6 +174,14 @@ def test_a_key_is_not_used_after_its_end_however_it_is_named(run, config):
 # Which key it is
 
 
+def test_a_custodian_may_test_a_key_after_its_end(run, config):
+    file = config(table("new", "pkcs11:token=t1;object=new", "not_after = 2020-01-01"))
+    words = ("--type", "p256", "--label", "new", "--key", "pkcs11:token=t1", "--config", file)
+    done = run("key", "generate", *words)  # which has it sign a self-test
+    assert (done.code, run.signed()) == (0, 1), done.err
+    assert run("sign", "--iss", "i", "--aud", "a", "--config", file, "--key", "keys.new").code == 8
+
+
 def test_another_key_behind_the_uri_is_told_by_its_thumbprint(run, config, token):
     token.make_key("k2")
     prints = {

@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 from hsmjwt.errors import DeviceError, UsageError
-from hsmjwt.hsm.keygen import KINDS, NewKey, chosen_mechanism, parse_new_key
+from hsmjwt.hsm.keygen import KINDS, NewKey, chosen_mechanisms, parse_new_key
 from hsmjwt.hsm.uri import parse
 from hsmjwt.jose.algorithms import ALGORITHMS
 
@@ -178,13 +178,13 @@ def test_hash_and_signature_on_the_token_go_before_the_raw_mechanism():
         new = parse_new_key(kind, "x", None, alg.name)
         every = {"RSA_PKCS_KEY_PAIR_GEN", "EC_KEY_PAIR_GEN", "EC_EDWARDS_KEY_PAIR_GEN", "RSA_PKCS", "RSA_PKCS_PSS"}
         every |= {"ECDSA", "EDDSA"}
-        raw = chosen_mechanism(new, every)
+        (raw,) = chosen_mechanisms(new, every)
         assert raw in ("RSA_PKCS", "RSA_PKCS_PSS", "ECDSA", "EDDSA")
         hashing = {f"SHA{n}_{raw}" for n in (256, 384, 512)} | {f"ECDSA_SHA{n}" for n in (256, 384, 512)}
-        best = chosen_mechanism(new, every | hashing)
+        (best,) = chosen_mechanisms(new, every | hashing)
         assert best == "EDDSA" or alg.name[2:] in best
         with pytest.raises(DeviceError, match=f"cannot make {alg.name}: it has no CKM_"):
-            chosen_mechanism(new, {each for each in every if each.endswith("GEN")})
+            chosen_mechanisms(new, {each for each in every if each.endswith("GEN")})
 
 
 def test_the_type_follows_from_the_algorithm_where_none_is_named():
@@ -231,6 +231,7 @@ def test_a_label_or_an_id_in_use_is_refused_and_nothing_is_made(hsmjwt, patched,
         ("rsa:2048", "", None, None),
         ("rsa:2048", "a\0b", None, None),
         ("rsa:2048", "a\nb", None, None),
+        ("rsa:2048", "a\x85b", None, None),  # a line end of C1
         ("rsa:2048", "\udcff", None, None),
         ("rsa:2048", "x" * 256, None, None),
         ("rsa:2048", "ü" * 128, None, None),

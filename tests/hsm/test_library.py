@@ -1,14 +1,11 @@
 """A module in the process: threads, forks, who initialised it, and that nothing is unloaded while it is used."""
 
-import glob
 import subprocess
 import sys
 
 import pytest
 
 SIGN = ("sign", "--iss", "i", "--aud", "a")
-PROXY = next(iter(glob.glob("/usr/lib*/*/p11-kit-proxy.so") + glob.glob("/usr/lib*/p11-kit-proxy.so")), None)
-needs_p11_kit = pytest.mark.skipif(PROXY is None, reason="p11-kit-proxy.so is not there: apt-get install p11-kit")
 
 THREADS = """
 import json, os, sys, threading, time, patched
@@ -135,34 +132,30 @@ print("the parent goes on")
     assert calls() == ["signinit"]  # the parent's
 
 
-@needs_p11_kit
-def test_signing_through_p11_kit(hsmjwt, patched):
-    done = hsmjwt(*SIGN, "--verbose", HSMJWT_MODULE=PROXY)
+def test_signing_through_p11_kit(patched, proxy):
+    done = patched(proxy.fault, *SIGN, "--verbose", HSMJWT_MODULE=proxy.path)
     assert done.code == 0, done.err
     assert "signed by CKM_SHA256_RSA_PKCS" in done.err
-    found = hsmjwt(*SIGN, "--verbose", HSMJWT_MODULE=None)
+    found = patched(proxy.fault, *SIGN, "--verbose", HSMJWT_MODULE=None)
     assert found.code == 0, found.err
     assert "p11-kit's proxy, which serves the modules it knows" in found.err
 
 
-@needs_p11_kit
-def test_a_wrong_pin_is_sent_once_through_p11_kit(token, hsmjwt):
+def test_a_wrong_pin_is_sent_once_through_p11_kit(token, patched, proxy):
     token.pin_file.write_text("00000000")
-    first, again = (hsmjwt(*SIGN, HSMJWT_MODULE=PROXY) for _ in range(2))
+    first, again = (patched(proxy.fault, *SIGN, HSMJWT_MODULE=proxy.path) for _ in range(2))
     assert (first.code, again.code) == (5, 5)
     assert "login withheld" in again.err
 
 
-@needs_p11_kit
-def test_threads_sign_through_p11_kit(patched):
+def test_threads_sign_through_p11_kit(patched, proxy):
     code = "import os; os.environ['HSMJWT_MODULE'] = os.environ['PROXY']\n" + THREADS
-    done = patched("-", "-c", code, "8", "0.6", PROXY=PROXY)
+    done = patched(proxy.fault, "-c", code, "8", "0.6", PROXY=proxy.path)
     assert (done.code, done.out, done.err) == (0, "[8, true, []]\n", "")
 
 
-@needs_p11_kit
-def test_softhsm_without_a_configuration_behind_p11_kit_is_hinted_at(hsmjwt):
-    done = hsmjwt(*SIGN, HSMJWT_MODULE=PROXY, SOFTHSM2_CONF="/nonexistent")
+def test_softhsm_without_a_configuration_behind_p11_kit_is_hinted_at(patched, proxy):
+    done = patched(proxy.fault, *SIGN, HSMJWT_MODULE=proxy.path, SOFTHSM2_CONF="/nonexistent")
     assert (done.code, done.out) == (4, "")
     assert "p11-kit leaves out modules that do not start" in done.err
 

@@ -351,6 +351,26 @@ def read_only(_):
     replace("open", make)
 
 
+def altered(_):
+    """Keep another last byte of the value of what is created."""
+
+    def make(before):
+        def call(session, template, count, out):
+            size = ctypes.sizeof(ctypes.c_ulong) * 3 * count
+            rows = (ctypes.c_ulong * (3 * count)).from_buffer_copy(ctypes.string_at(template, size))
+            for row in range(count):
+                if rows[3 * row] == 0x11:  # CKA_VALUE
+                    data = bytearray(ctypes.string_at(rows[3 * row + 1], rows[3 * row + 2]))
+                    data[-1] ^= 1
+                    value = (ctypes.c_char * len(data)).from_buffer(data)
+                    rows[3 * row + 1] = ctypes.addressof(value)
+            return before(session, ctypes.addressof(rows), count, out)
+
+        return call
+
+    replace("create", make)
+
+
 def any_object(_):
     """Take a search template for a hint: every object is found."""
     replace("findinit", lambda before: lambda session, template, count: before(session, None, 0))
@@ -375,6 +395,17 @@ def already(_):
     real("init")(None)
 
 
+def p11_kit(where):
+    """Have p11-kit find its modules in a folder and nowhere else; where is LIBRARY:FOLDER.
+
+    The configuration in a home would do, but p11-kit reads none where it runs as root.
+    """
+    library, folder = where.split(":")
+    none = os.fsencode(os.path.join(folder, "none"))
+    p11_kit.kept = [none, none, os.fsencode(folder), none, none]  # as long as p11-kit has the pointers
+    ctypes.CDLL(library).p11_kit_override_system_files(*p11_kit.kept)
+
+
 FAULTS = {
     "flip": lambda _: signature(flip),
     "der": der,
@@ -393,10 +424,12 @@ FAULTS = {
     "long": long,
     "cut": functools.partial(long, written=True),
     "endless": endless,
+    "altered": altered,
     "anyobject": any_object,
     "context": context,
     "readonly": read_only,
     "chatter": chatter,
     "already": already,
     "serial": serial,
+    "p11kit": p11_kit,
 }

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from cryptography import x509 as pyca
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, padding
+from cryptography.hazmat.primitives.asymmetric import ed448, padding
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import given
@@ -257,6 +257,14 @@ def test_a_time_that_is_none_is_no_certificate(old, new):
 
 
 def test_an_extension_that_stands_twice_is_no_certificate():
-    der = issue("a", ec.generate_private_key(ec.SECP256R1()).public_key(), "a", LEAF.private)
+    odd = [pyca.UnrecognizedExtension(pyca.ObjectIdentifier(oid), b"\5\0") for oid in ("1.2.3.4", "1.2.3.5")]
+    der = issue("a", LEAF.private.public_key(), "a", LEAF.private, extensions=odd)
+    assert [each.value for each in read(der).extensions[-2:]] == [b"\5\0"] * 2
     with pytest.raises(UsageError, match="damaged, or no certificate"):
-        read(der.replace(bytes.fromhex("0603551d23"), bytes.fromhex("0603551d0e")))
+        read(der.replace(b"\x06\x03\x2a\x03\x05", b"\x06\x03\x2a\x03\x04"))
+
+
+def test_an_algorithm_that_differs_inside_and_outside_is_no_certificate():  # RFC 5280, section 4.1.1.2
+    before, sha256, after = LEAF_DER.rpartition(bytes.fromhex("06082a8648ce3d040302"))
+    with pytest.raises(UsageError, match="damaged, or no certificate"):
+        read(before + sha256[:-1] + b"\3" + after)
