@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from hsmjwt.compose import policies
 from hsmjwt.errors import PolicyError, UsageError
 
 if TYPE_CHECKING:
@@ -47,6 +46,7 @@ def check(
     """
     if rules.require is None:
         return
+    from hsmjwt.compose.halves import policy_in
     from hsmjwt.guard.keypolicy import judge, passed
     from hsmjwt.hsm.facts import of_key, of_place
 
@@ -55,7 +55,7 @@ def check(
     with _checking:
         if mark in _checked:
             return
-        policy = policies.load(rules.require, trusted=True)
+        policy = policy_in(devices.settings, rules, rules.require)
         with module.library.turn:
             facts = of_key(module, slot, session, key)
             beside = certificates_named(devices, session, key.token, rules)

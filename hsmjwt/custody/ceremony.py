@@ -21,6 +21,7 @@ from hsmjwt.custody.publishing import public_jwk
 from hsmjwt.custody.report_html import page
 from hsmjwt.custody.transcript import READABLE, SIGNED, Transcript, Verdict, refuse_folder
 from hsmjwt.errors import HsmjwtError, KeyFault
+from hsmjwt.hsm.keygen import chosen_mechanisms
 from hsmjwt.hsm.module import Module
 from hsmjwt.hsm.objects import search
 from hsmjwt.hsm.slots import Slot
@@ -55,7 +56,7 @@ class Performed(NamedTuple):
 
 
 def plan(devices: Devices, choice: DeviceChoice, ceremony: Ceremony) -> dict[str, Any]:
-    """Return what a ceremony would do, after a look at folder, policy and token; nobody logs in.
+    """Return what a ceremony would do, after a look at folder, policy and token with its mechanisms; nobody logs in.
 
     `label_free` says that no object of that label is visible so. Raises what `perform` raises before its first step.
     """
@@ -65,6 +66,7 @@ def plan(devices: Devices, choice: DeviceChoice, ceremony: Ceremony) -> dict[str
     slot = module.find_token(choice.uri)
     session = module.session(slot)
     _refuse_label(session, slot, ceremony)
+    chosen_mechanisms(ceremony.new, module.mechanisms(slot))
     module.settle()
     new = ceremony.new
     steps: list[dict[str, Any]] = [
@@ -94,8 +96,8 @@ def perform(devices: Devices, choice: DeviceChoice, ceremony: Ceremony) -> Perfo
 
     A failing audit is a verdict, and raises nothing: the key stays, as part of the evidence. Whatever else fails ends
     the ceremony, and the readable transcript says where; nothing is taken back then but what `generate_key` takes back.
-    Raises ConfigError for a folder that is not empty or cannot be written, KeyFault for a label in use, and what the
-    steps raise.
+    Raises ConfigError for a folder that is not empty or cannot be written, KeyFault for a label in use, DeviceError
+    where the token makes no such keys, and what the steps raise.
     """
     refuse_folder(ceremony.out)
     policies.load(ceremony.policy)
@@ -103,6 +105,7 @@ def perform(devices: Devices, choice: DeviceChoice, ceremony: Ceremony) -> Perfo
     slot = module.find_token(choice.uri)
     module.log_in(slot, devices.login(choice))
     _refuse_label(module.session(slot), slot, ceremony)
+    chosen_mechanisms(ceremony.new, module.mechanisms(slot))
     transcript = Transcript(ceremony)
     transcript.about.update(module=_module(module), token=_token(slot))
     transcript.make_folder()

@@ -151,6 +151,8 @@ def _found_in(folder: str) -> str:
         return _ELSEWHERE
     if verdict != "aborted":
         return f"it holds a ceremony that came to its end ({verdict}); {_ELSEWHERE}"
+    if os.path.lexists(os.path.join(folder, SIGNED)):  # interrupted between the two files
+        return f"it holds a ceremony that came to its end, as '{os.path.join(folder, SIGNED)}' says; {_ELSEWHERE}"
     remove = f"hsmjwt key delete '{keys[0]}'" if keys else "hsmjwt key delete, if the label is in use,"
     return (
         f"it holds a ceremony that was aborted at {reached!r}; a ceremony begins anew: {remove} removes its key; "

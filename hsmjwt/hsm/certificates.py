@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -13,6 +15,8 @@ from hsmjwt.hsm.faults import translated
 from hsmjwt.hsm.objects import KeyObject, read_attributes
 from hsmjwt.hsm.uri import KeyUri, TokenInfo, format_object_uri
 from hsmjwt.jose.keys import PublicKey
+from hsmjwt.x509.certificate import Certificate, read
+from hsmjwt.x509.chain import leaf_of
 from hsmjwt.x509.public import load_certified
 
 _READ = ("LABEL", "ID", "VALUE")
@@ -60,13 +64,20 @@ def find_certificates(session: Any, token: TokenInfo, uri: KeyUri) -> list[Certi
 
 
 def certificate_beside(session: Any, key: KeyObject, public_key: PublicKey) -> CertificateObject | None:
-    """Return the certificate of a key: of those with its id, else its label, the first that holds its public key."""
+    """Return the certificate of a key: of those with its id, else its label, the one that is valid longest."""
     for mark in (KeyUri(id=key.id), KeyUri(object=key.label)):
         if mark.id or mark.object:
-            for found in find_certificates(session, key.token, mark):
-                if is_of(found.der, public_key):
-                    return found
+            there = {each.der: each for each in find_certificates(session, key.token, mark)}
+            leaf = leaf_of(_readable(there), public_key)
+            if leaf is not None:
+                return there[leaf.der]
     return None
+
+
+def _readable(ders: Iterable[bytes]) -> Iterator[Certificate]:
+    for der in ders:
+        with contextlib.suppress(UsageError):
+            yield read(der)
 
 
 def is_of(der: bytes, public_key: PublicKey) -> bool:

@@ -25,7 +25,7 @@ _OPTIONAL = ((), (_ALLOWED,), BEYOND, (_ALLOWED, *BEYOND))
 
 
 class NewObjects(NamedTuple):
-    """What both halves are called, and the mechanisms by name that the private one is to be bound to."""
+    """What both halves are called, and the mechanisms by name that they are to be bound to."""
 
     label: str
     id: bytes
@@ -41,7 +41,10 @@ class Imported(NamedTuple):
 
 
 def put_public(session: Any, token: TokenInfo, new: NewObjects, public_key: PublicKey) -> KeyObject:
-    """Write a public half that verifies, in a session that may write and is logged in; anybody may see it."""
+    """Write a public half that verifies, in a session that may write and is logged in; anybody may see it.
+
+    Where the token takes that it is bound to what the private half allows, which it tells without a login.
+    """
     attribute = pkcs11.Attribute
     template = {
         attribute.CLASS: pkcs11.ObjectClass.PUBLIC_KEY,
@@ -52,13 +55,13 @@ def put_public(session: Any, token: TokenInfo, new: NewObjects, public_key: Publ
         attribute.LABEL: new.label,
         attribute.ID: new.id,
     }
-
     narrow = {attribute[name]: False for name in ("ENCRYPT", "WRAP", "VERIFY_RECOVER")}
+    bound = {attribute[_ALLOWED]: [pkcs11.Mechanism[name] for name in new.allowed]} if new.allowed else {}
 
     def create(more: Mapping[Any, Any]) -> Any:
         return created(session, {**template, **_point(public_key), **more})
 
-    forms = [{**less, **params} for less in (narrow, {}) for params in _params(public_key)]
+    forms = [{**less, **params} for less in ({**narrow, **bound}, narrow, bound, {}) for params in _params(public_key)]
     with _told_as_a_whole():
         handle = _first_taken(create, forms)
     return _read(handle, token, "public")

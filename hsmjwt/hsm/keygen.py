@@ -25,7 +25,12 @@ _KTY = {"rsa": "RSA", "ec": "EC", "ed25519": "OKP"}
 _READ = (*NAMES, "KEY_TYPE", "MODULUS", "PUBLIC_EXPONENT", "SENSITIVE", "EXTRACTABLE", *BEYOND)
 
 _ALLOWED, _MARK = "ALLOWED_MECHANISMS", "ID"
-_OPTIONAL = ((_ALLOWED,), ("SIGN_RECOVER", "VERIFY_RECOVER"), ("ENCRYPT", "WRAP"), ("DECRYPT", "UNWRAP", "DERIVE"))
+_ALLOWED_TOO = f"{_ALLOWED} of the public key"  # which tells without a login what the private one is for
+_BOUND = ((_ALLOWED_TOO,), (_ALLOWED,))  # without the second the first is left out, too
+_OPTIONAL = (
+    *_BOUND,
+    *(("SIGN_RECOVER", "VERIFY_RECOVER"), ("ENCRYPT", "WRAP"), ("DECRYPT", "UNWRAP", "DERIVE")),
+)
 """What a token may refuse to read in a template, each row given up as one; fewer rows before more, in this order."""
 
 _LACKS = frozenset(
@@ -225,9 +230,17 @@ class _Template(NamedTuple):
     def private(self) -> dict[Any, Any]:
         """Return the private key's template."""
         template = self.of(SENSITIVE=True, EXTRACTABLE=False, PRIVATE=True, **dict.fromkeys(BEYOND, False))
-        if self.mechanisms and _ALLOWED not in self.dropped:
-            template[pkcs11.Attribute.ALLOWED_MECHANISMS] = [pkcs11.Mechanism[name] for name in self.mechanisms]
-        return template
+        return template | self._bound_unless(_ALLOWED)
+
+    @property
+    def public(self) -> dict[Any, Any]:
+        """Return the public key's template."""
+        return self.of(ENCRYPT=False, WRAP=False, VERIFY_RECOVER=False) | self._bound_unless(_ALLOWED, _ALLOWED_TOO)
+
+    def _bound_unless(self, *dropped: str) -> dict[Any, Any]:
+        if not self.mechanisms or not set(dropped).isdisjoint(self.dropped):
+            return {}
+        return {pkcs11.Attribute[_ALLOWED]: [pkcs11.Mechanism[name] for name in self.mechanisms]}
 
 
 def _first_taken(
@@ -252,10 +265,11 @@ def _first_taken(
 
 def _attempts(*, marked: bool, bound: bool) -> Iterator[tuple[str, ...]]:
     """Yield what each attempt leaves out: nothing first."""
-    rows = [row for row in _OPTIONAL if bound or row != (_ALLOWED,)] + [(_MARK,)] * marked
+    rows = [row for row in _OPTIONAL if bound or row not in _BOUND] + [(_MARK,)] * marked
     for size in range(len(rows) + 1):
         for chosen in itertools.combinations(rows, size):
-            yield tuple(name for row in chosen for name in row)
+            if not set(_BOUND).issubset(chosen):
+                yield tuple(name for row in chosen for name in row)
 
 
 def _params(kind: Kind) -> tuple[bytes | None, ...]:
@@ -282,7 +296,7 @@ def _generate(session: Any, new: NewKey, template: _Template) -> Any:
         "store": True,
         "capabilities": pkcs11.MechanismFlag.SIGN | pkcs11.MechanismFlag.VERIFY,
         "mechanism": _mechanism(new.kind),
-        "public_template": template.of(ENCRYPT=False, WRAP=False, VERIFY_RECOVER=False),
+        "public_template": template.public,
         "private_template": template.private,
     }
     if template.params is None:

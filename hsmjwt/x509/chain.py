@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from hsmjwt.jose.keys import PublicKey
+from hsmjwt.x509.attestation import is_statement
 from hsmjwt.x509.certificate import Certificate, read
 from hsmjwt.x509.names import same_name
 
 
 def leaf_of(every: Iterable[Certificate], key: PublicKey) -> Certificate | None:
-    """Return the certificate of a key; of several that which is valid longest, of these the one from the latest day."""
-    own = [each for each in every if each.public_key == key]
+    """Return the certificate of a key; of several that which is valid longest, of these the one from the latest day.
+
+    A vendor's statement about the key is none: a YubiKey's module shows one beside each key.
+    """
+    own = [each for each in every if each.public_key == key and not is_statement(each)]
     return max(own, key=lambda each: (each.not_after, each.not_before), default=None)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from cli.checks import refused, told
+from cli.restoring import restored
 from conftest import execute
 
 from hsmjwt.jose.jws import split
@@ -230,61 +231,59 @@ def test_a_wrong_pin_leaves_nothing(file, quick, token):
     assert not (file.parent / "evidence").exists()
 
 
-KILL_AT = """
+def test_killed_anywhere_it_leaves_the_truth_and_can_be_held_again(file, quick, tmp_path):
+    """Each file appears by a rename: killed before any of them, what is there says that it was aborted, and where."""
+    folder, reached = file.parent / "evidence", set()
+    for count in range(1, 40):
+        with restored(tmp_path):
+            done = quick("key", "ceremony", str(file), steps=[("struck", count, "os.rename", "os.mkdir")])
+            if done.code == 0:
+                assert about(folder)["verdict"] == "passed"
+                break
+            assert done.code == -signal.SIGKILL, done
+            if (folder / "transcript.json").exists():
+                reached.add(what_is_left(file, quick))
+            file.write_text(FILE.replace("evidence", "another"))
+            done = quick("key", "ceremony", str(file), "--check")
+            if done.code == 0:  # killed before the key had its name
+                continue
+            refused(done, 6, "is in use", hint="hsmjwt key delete 'pkcs11:")
+            uri = done.err.partition("hsmjwt key delete '")[2].partition("'")[0]
+            assert quick("key", "delete", uri, "--yes").code == 0
+            assert quick("key", "ceremony", str(file)).code == 0
+    assert done.code == 0, done
+    assert reached == {"generate", "certificate", "export", "audit", "the end"}
+
+
+def what_is_left(file: Path, quick) -> str:
+    """Check what a ceremony that was killed says of itself; return the step."""
+    folder = file.parent / "evidence"
+    left, step = about(folder), "the end"
+    again = quick("key", "ceremony", str(file))
+    if (folder / "transcript.jws").exists():
+        signed = split((folder / "transcript.jws").read_text().strip()).claims
+        assert (signed["verdict"], left["verdict"]) == ("passed", "aborted")
+        refused(again, 3, "is not empty", hint="it holds a ceremony that came to its end, as '")
+    else:
+        step = left["steps"][-1]["step"]
+        assert left["verdict"] == "aborted"
+        refused(again, 3, "is not empty", hint=f"it holds a ceremony that was aborted at '{step}'")
+    return step
+
+
+INTERRUPTED = """
 import os, signal, sys
-left = int(sys.argv.pop(1))
 def hook(event, args):
-    global left
-    if event in ("os.rename", "os.remove", "os.mkdir"):
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+    if event == "os.rename" and args[1].endswith("certificate.pem"):
+        os.kill(os.getpid(), signal.SIGINT)
 from hsmjwt.cli.main import entry
 sys.addaudithook(hook)
 entry()
 """
 
 
-def test_killed_anywhere_it_leaves_the_truth_and_can_be_held_again(file, quick, token):
-    """Each file appears by a rename: killed before any of them, what is there says that it was aborted, and where."""
-    reached = set()
-    for count in range(1, 60):
-        folder = file.parent / f"evidence-{count}"
-        file.write_text(FILE.replace("evidence", folder.name))
-        command = [sys.executable, "-c", KILL_AT, str(count), "key", "ceremony", str(file)]
-        done = execute(command, token.environ())
-        if done.code == 0:
-            break
-        assert done.code == -signal.SIGKILL, done
-        if (folder / "transcript.json").exists():
-            left = about(folder)
-            if (folder / "transcript.jws").exists() and left["verdict"] != "aborted":
-                assert split((folder / "transcript.jws").read_text().strip()).claims == left
-            else:
-                assert left["verdict"] == "aborted"
-                reached.add(left["steps"][-1]["step"])
-                again = quick("key", "ceremony", str(file))
-                refused(again, 3, "is not empty", hint=f"a ceremony that was aborted at '{left['steps'][-1]['step']}'")
-        for uri in [
-            row["uri"]
-            for row in json.loads(quick("key", "list", "--key", "pkcs11:token=t1", "--json").out)
-            if row["label"] == "adobe-2026-12"
-        ]:
-            file.write_text(FILE.replace("evidence", "another"))
-            refused(quick("key", "ceremony", str(file)), 6, "is in use", hint=f"hsmjwt key delete '{uri}'")
-            assert not (file.parent / "another").exists()
-            assert quick("key", "delete", uri, "--yes").code == 0
-    assert done.code == 0, done
-    assert about(folder)["verdict"] == "passed"
-    assert reached == {"generate", "certificate", "export", "audit"}
-
-
 def test_ctrl_c_ends_it_with_the_truth_on_the_disk(file, token):
-    code = KILL_AT.replace(
-        'in ("os.rename", "os.remove", "os.mkdir")', '== "os.rename" and "certificate.pem" in args[1]'
-    )
-    code = code.replace("SIGKILL", "SIGINT")
-    done = execute([sys.executable, "-c", code, "1", "key", "ceremony", str(file)], token.environ())
+    done = execute([sys.executable, "-c", INTERRUPTED, "key", "ceremony", str(file)], token.environ())
     assert done.code == -signal.SIGINT
     assert (done.out, done.err) == ("", "hsmjwt: error: interrupted\n")
     left = about(file.parent / "evidence")

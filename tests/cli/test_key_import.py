@@ -221,7 +221,7 @@ def test_at_a_terminal_the_passphrase_is_asked_for(token, tmp_path, quick):
         ("env:NOT_SET", 3, "'NOT_SET', which is to hold the passphrase, is not set"),
         ("file:nowhere", 3, "the passphrase file 'nowhere' cannot be read"),
         ("plain-text-phrase", 2, "--passphrase-source: the secret source is of no known kind"),
-        ("none", 2, "the passphrase does not open"),
+        ("none", 2, "the private key is encrypted, and the passphrase source is none"),
     ],
 )
 def test_a_source_that_gives_no_passphrase_is_told(quick, keyfile, source, code, words):
@@ -229,12 +229,6 @@ def test_a_source_that_gives_no_passphrase_is_told(quick, keyfile, source, code,
     done = quick("key", "import", name, *ON_T1, "--label", "app", "--passphrase-source", source)
     refused(done, code, words)
     assert "plain-text-phrase" not in done.err
-
-
-def test_without_a_source_an_encrypted_key_is_not_tried(quick, keyfile):
-    name = keyfile(data=pem("p256", passphrase=PASSPHRASE.encode()))
-    done = quick("key", "import", name, *ON_T1, "--label", "app", "--passphrase-source", "none")
-    refused(done, 2, "the private key is encrypted, and the passphrase source is none", hint="--passphrase-source")
 
 
 def test_a_passphrase_that_is_not_needed_is_not_asked_for(quick, keyfile):

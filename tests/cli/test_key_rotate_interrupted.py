@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import random
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +15,7 @@ from typing import Any
 
 import pytest
 from cli.checks import refused
+from cli.restoring import restored
 from servers.granting import write_config
 
 from hsmjwt.demo import Client, DemoServer
@@ -95,17 +93,6 @@ def rotated(token, quick, tmp_path) -> Iterator[Rotated]:
     with DemoServer([Client(client_id="ci", jwks=str(made.web / "jwks.json"))]) as server:
         made.write(server.token_url)
         yield made
-
-
-@contextlib.contextmanager
-def restored(folder: Path) -> Iterator[None]:
-    """Put a folder back after the block as it was before."""
-    with tempfile.TemporaryDirectory() as kept:
-        shutil.copytree(folder, kept, dirs_exist_ok=True)
-        yield
-        for each in folder.iterdir():
-            shutil.rmtree(each) if each.is_dir() else each.unlink()
-        shutil.copytree(kept, folder, dirs_exist_ok=True)
 
 
 def steps_left(rotated: Rotated) -> str | None:

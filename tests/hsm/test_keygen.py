@@ -58,15 +58,17 @@ report, refused, code, times, *argv = sys.argv[1:]
 left = [int(times)]
 def is_refused(there):
     kinds = [each.partition("#") for each in refused.split("+")]
-    return any(int(kind, 16) in there and size in ("", str(len(there[int(kind, 16)]))) for kind, _, size in kinds)
+    return any(kind in there and size in ("", str(len(there[kind]))) for kind, _, size in kinds)
 def make(before):
     def call(session, mechanism, public, public_count, private, private_count, *handles):
         there = {}
-        for template, count in ((public, public_count), (private, private_count)):
+        for half, template, count in (("public:", public, public_count), ("private:", private, private_count)):
             rows = ctypes.cast(template, ULONGS)
-            there |= {rows[3 * row]: ctypes.string_at(rows[3 * row + 1], rows[3 * row + 2]) for row in range(count)}
+            for row in range(count):
+                value = ctypes.string_at(rows[3 * row + 1], rows[3 * row + 2])
+                there |= dict.fromkeys((f"{rows[3 * row]:x}", f"{half}{rows[3 * row]:x}"), value)
         with open(report, "a") as lines:
-            lines.write(f"{there[0x103].hex()} {there[0x162].hex()}\\n")
+            lines.write(f"{there['103'].hex()} {there['162'].hex()}\\n")
         if left[0] and is_refused(there):
             left[0] -= 1
             return int(code, 16)
@@ -78,6 +80,8 @@ from hsmjwt.cli.main import entry
 entry()
 """
 """Refuses the template of a new pair that holds one of some attributes, with so many bytes where that is said.
+
+`public:` before its number speaks of the public key's alone.
 
 It notes of each one whether the key is to be sensitive and whether it is to be extractable.
 """
@@ -98,7 +102,7 @@ def objects(patched):
 @pytest.fixture
 def attributes(patched):
     """What the token says of the two halves labelled `new`, by class."""
-    names = {"PRIVATE_KEY": [*PRIVATE, "ALLOWED_MECHANISMS"], "PUBLIC_KEY": [*PUBLIC]}
+    names = {"PRIVATE_KEY": [*PRIVATE, "ALLOWED_MECHANISMS"], "PUBLIC_KEY": [*PUBLIC, "ALLOWED_MECHANISMS"]}
     code = f"NAMES = {names!r}\n{ATTRIBUTES}"
     return lambda: json.loads(patched("-", "-c", code).out)
 
@@ -141,7 +145,7 @@ def test_a_new_key_is_sensitive_stays_inside_and_does_nothing_but_sign(hsmjwt, a
     uri = made.out.removesuffix("\n")
     told = attributes()
     assert told["PRIVATE_KEY"] == PRIVATE | {"ALLOWED_MECHANISMS": [mechanism]}
-    assert told["PUBLIC_KEY"] == PUBLIC
+    assert told["PUBLIC_KEY"] == PUBLIC | {"ALLOWED_MECHANISMS": [mechanism]}
     assert hsmjwt(*SIGN, "--key", uri).code == 0
     # The public half is there for everybody, without a login.
     pem = hsmjwt("key", "export", "pkcs11:token=t1;object=new", "--pin-source", "none", HSMJWT_KEY=None)
@@ -165,7 +169,7 @@ def test_a_new_key_is_sensitive_stays_inside_and_does_nothing_but_sign(hsmjwt, a
 def test_a_key_allows_the_mechanism_of_the_algorithm_that_is_named(hsmjwt, attributes, args, mechanism):
     made = hsmjwt(*MAKE, *args, "--label", "new")
     assert (made.code, made.err) == (0, "")
-    assert attributes()["PRIVATE_KEY"]["ALLOWED_MECHANISMS"] == [mechanism]
+    assert [half["ALLOWED_MECHANISMS"] for half in attributes().values()] == [[mechanism]] * 2
     alg = args[args.index("--alg") + 1]
     assert hsmjwt(*SIGN, "--key", made.out.strip(), "--alg", alg).code == 0
     if alg[:2] in ("PS", "RS"):
@@ -277,6 +281,7 @@ def test_label_and_id_of_the_greatest_length_work(hsmjwt):
     ("refusal", "dropped"),
     [
         ("40000600 12", ["CKA_ALLOWED_MECHANISMS"]),
+        ("public:40000600 12", ["CKA_ALLOWED_MECHANISMS of the public key"]),
         ("109+10b 13", ["CKA_SIGN_RECOVER", "CKA_VERIFY_RECOVER"]),
         ("104+106 5", ["CKA_ENCRYPT", "CKA_WRAP"]),  # as tpm2-pkcs11 does
         ("105 d1", ["CKA_DECRYPT", "CKA_UNWRAP", "CKA_DERIVE"]),
@@ -288,7 +293,9 @@ def test_what_the_token_does_not_take_is_left_out_and_named(patched, attributes,
     assert made.code == 0, made.err
     assert json.loads(made.out)["dropped"] == dropped
     assert f"hsmjwt: the token did not take {', '.join(dropped)}: the key was made without" in made.err
-    told = attributes()["PRIVATE_KEY"]
+    halves = attributes()
+    told = halves["PRIVATE_KEY"]
+    assert (halves["PUBLIC_KEY"]["ALLOWED_MECHANISMS"] == []) == any("ALLOWED" in name for name in dropped)
     assert (told["SENSITIVE"], told["EXTRACTABLE"], told["SIGN"]) == (True, False, True)
     assert (told["ALLOWED_MECHANISMS"] == ["ECDSA"]) == ("CKA_ALLOWED_MECHANISMS" not in dropped)
     assert ("alg = 'ES256' in its key table" in made.err) == ("CKA_ALLOWED_MECHANISMS" in dropped)
@@ -301,7 +308,7 @@ def test_no_key_is_made_where_the_token_will_not_keep_it_to_itself(patched, obje
     done = patched("-", "-c", REFUSING, calls.file, refused, "13", "-1", *CURVE, "--label", "new")
     assert (done.code, done.out) == (7, "")
     assert "C_GenerateKeyPair gave CKR_ATTRIBUTE_VALUE_INVALID" in done.err
-    assert calls() == 16 * ["01 00"]
+    assert calls() == 24 * ["01 00"]
     assert (objects(), notes()) == ([], [])
 
 

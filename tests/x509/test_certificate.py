@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from cryptography import x509 as pyca
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ed448, padding
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, padding
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import given
 from hypothesis import strategies as st
+from servers import yubikey
 from x509.softkeys import SoftKey, soft_key
 
 from hsmjwt import verify
@@ -23,6 +24,7 @@ from hsmjwt.jose.algorithms import ALGORITHMS
 from hsmjwt.x509.certificate import MAX_DER, read, read_chain
 from hsmjwt.x509.chain import ends, ordered
 from hsmjwt.x509.der import armoured, encoded
+from hsmjwt.x509.public import load_public
 from hsmjwt.x509.signature import signature_of
 
 WHEN = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
@@ -268,3 +270,13 @@ def test_an_algorithm_that_differs_inside_and_outside_is_no_certificate():  # RF
     before, sha256, after = LEAF_DER.rpartition(bytes.fromhex("06082a8648ce3d040302"))
     with pytest.raises(UsageError, match="damaged, or no certificate"):
         read(before + sha256[:-1] + b"\3" + after)
+
+
+def test_a_vendor_s_statement_about_the_key_is_not_its_certificate():
+    every = yubikey.root(), yubikey.device(yubikey.root())
+    key = ec.generate_private_key(ec.SECP256R1())
+    own = yubikey.make("svc", public=None, private=key, dates=(yubikey.EARLY, yubikey.EARLY.replace(year=2031)))
+    stated = yubikey.statement(every[1], key.public_key())
+    public = load_public(key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+    assert ordered([stated.der, own.der], public) == [own.der]
+    assert ordered([stated.der], public) == []
