@@ -137,6 +137,17 @@ def test_a_folder_that_takes_no_file_is_told_and_nothing_changes(tmp_path):
     assert path.read_text() == OLD
 
 
+def test_what_the_file_says_before_is_asked_about_and_may_end_it(tmp_path):
+    path = write(tmp_path / "c")
+
+    def check(settings):
+        raise BusyError(settings.keys["a"].uri)
+
+    with pytest.raises(BusyError, match="object=old"):
+        edit(str(path), {URI: "pkcs11:object=n"}, Deadline(5), check)
+    assert path.read_text() == OLD
+
+
 def test_no_value_at_all_writes_nothing(tmp_path):
     path = write(tmp_path / "c")
     before = path.stat()

@@ -98,7 +98,8 @@ def show(run: Run, *, named: KeyArgument = None, device: Device, shared: Shared)
     if certificate is not None:
         ends = "expired" if certificate["expired"] else "expires"
         shown[f"certificate {ends}"] = certificate["not_after"] or "?"
-        shown["certificate matches"] = "yes" if certificate["matches"] else "no, it is another key's"
+        matches = {True: "yes", False: "no, it is another key's", None: "? (the token shows no public half)"}
+        shown["certificate matches"] = matches[certificate["matches"]]
     width = max(map(len, shown))
     run.console.result("\n".join(one_line(f"{name:{width}}  {value}") for name, value in shown.items()))
 

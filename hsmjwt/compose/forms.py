@@ -39,23 +39,8 @@ def public_der(key: PublicKey) -> bytes:
     return x509.spki_der(key)
 
 
-def spki_sha256(key: PublicKey) -> bytes:
-    """Return SHA-256 over a public key as DER."""
-    from hsmjwt.x509 import public as x509
-
-    return x509.spki_sha256(key)
-
-
 def ssh_line(key: PublicKey, comment: str) -> str:
     """Return a public key as OpenSSH's line."""
     from hsmjwt.x509 import ssh
 
     return ssh.ssh_line(key, comment)
-
-
-def public_jwk(key: PublicKey) -> dict[str, str]:
-    """Return a public key as a JWK, named by its thumbprint (RFC 7638)."""
-    from hsmjwt.jose.algorithms import by_default
-    from hsmjwt.jose.jwk import thumbprint, to_jwk
-
-    return {**to_jwk(key), "kid": thumbprint(key), "use": "sig", "alg": by_default(key).name}

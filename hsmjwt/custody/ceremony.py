@@ -64,8 +64,7 @@ def plan(devices: Devices, choice: DeviceChoice, ceremony: Ceremony) -> dict[str
     policy = policies.load(ceremony.policy)
     module = devices.module(choice)
     slot = module.find_token(choice.uri)
-    session = module.session(slot)
-    _refuse_label(session, slot, ceremony)
+    _refuse_label(module.session(slot), slot, ceremony, sees_all=False)
     chosen_mechanisms(ceremony.new, module.mechanisms(slot))
     module.settle()
     new = ceremony.new
@@ -104,7 +103,7 @@ def perform(devices: Devices, choice: DeviceChoice, ceremony: Ceremony) -> Perfo
     module = devices.module(choice)
     slot = module.find_token(choice.uri)
     module.log_in(slot, devices.login(choice))
-    _refuse_label(module.session(slot), slot, ceremony)
+    _refuse_label(module.session(slot), slot, ceremony, sees_all=True)
     chosen_mechanisms(ceremony.new, module.mechanisms(slot))
     transcript = Transcript(ceremony)
     transcript.about.update(module=_module(module), token=_token(slot))
@@ -215,12 +214,18 @@ def _written(public: PublicKey, form: Format, label: str, alg: str) -> bytes:
             assert_never(form)
 
 
-def _refuse_label(session: Any, slot: Slot, ceremony: Ceremony) -> None:
-    """Raise KeyFault where an object that the session sees has the new key's label."""
+def _refuse_label(session: Any, slot: Slot, ceremony: Ceremony, *, sees_all: bool) -> None:
+    """Raise KeyFault where an object that the session sees has the new key's label.
+
+    Without a login it seldom `sees_all`: a public half is taken for the one of a whole key then.
+    """
     assert slot.token is not None  # noqa: S101 - find_token returns no other
     found = search(session, KeyUri(object=ceremony.new.label), slot.token)
     if found:
-        uri = next((key for key in found if key.kind == "private"), found[0]).uri(slot.needed_id)
+        key = next((key for key in found if key.kind == "private"), found[0])
+        uri = key.uri(slot.needed_id)
+        if key.kind == "public" and not sees_all:
+            uri = str(msgspec.structs.replace(parse(uri), type=None))
         raise KeyFault(
             f"the label {ceremony.new.label!r} is in use: {uri}",
             hint="a ceremony makes a new key: name another label; where an aborted ceremony has left this one, "

@@ -318,7 +318,7 @@ class _Work:
         """Say what the token did not take, and what that means."""
         if pair.dropped:
             text = f"the token did not take {', '.join(pair.dropped)}: the key was made without"
-            if "CKA_ALLOWED_MECHANISMS" in pair.dropped:
+            if any(name.startswith("CKA_ALLOWED_MECHANISMS") for name in pair.dropped):
                 text += f"; alg = {self._new.algorithm.name!r} in its key table binds it to that algorithm"
             self._around.warn(text)
         if pair.beyond:

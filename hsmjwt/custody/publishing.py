@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from hsmjwt.compose import halves
 from hsmjwt.compose.devices import DeviceChoice, Devices
 from hsmjwt.custody.certificates import certificate_of
 from hsmjwt.custody.keys import FoundKey, algorithms, found, half_of
-from hsmjwt.errors import HsmjwtError, KeyUnfitError
+from hsmjwt.errors import KeyFault, KeyUnfitError
 from hsmjwt.guard.policy import bound_to
 from hsmjwt.hsm.objects import KeyObject
 from hsmjwt.jose.algorithms import ALGORITHMS, by_default, fits, misfit, usable_with
@@ -21,6 +22,9 @@ from hsmjwt.jose.encoding import b64u_encode
 from hsmjwt.jose.jwk import thumbprint, to_jwk
 from hsmjwt.jose.keys import PublicKey, RsaKey
 from hsmjwt.keyrules import KeyRules, bounds
+from hsmjwt.secret import SecretSource
+
+_NO_LOGIN = SecretSource(kind="none")
 
 
 class Wanted(NamedTuple):
@@ -64,11 +68,6 @@ def public_jwk(
     return jwk
 
 
-def jwk_set(devices: Devices, wanted: Sequence[Wanted]) -> dict[str, Any]:
-    """Return the public halves of keys as a JWK set; see `publish`."""
-    return publish(devices, wanted).keys
-
-
 def jwk_of(devices: Devices, choice: DeviceChoice) -> dict[str, Any]:
     """Return the public half of one key as a JWK without its certificate; see `publish`."""
     (jwk,) = publish(devices, [Wanted(choice)]).keys["keys"]
@@ -78,10 +77,11 @@ def jwk_of(devices: Devices, choice: DeviceChoice) -> dict[str, Any]:
 def publish(devices: Devices, wanted: Sequence[Wanted]) -> Published:
     """Return the public halves of keys as a JWK set (RFC 7517, section 5), in the order in which they are asked for.
 
-    A key that is asked for twice is one entry; one that goes by several kids has an entry for each. `alg` is what key
-    tables bind the key to, however it was named, and is left out where that is more than one algorithm; without a table
-    it is what the key signs with by default. Raises what finding a key raises, KeyUnfitError for one that no algorithm
-    takes or that is not its table's, and PolicyError where its tables agree on no algorithm.
+    A key that is asked for twice is one entry; one that goes by several kids has an entry for each, and keys that go by
+    the same one are warned of. `alg` is what key tables bind the key to, however it was named, and is left out where
+    that is more than one algorithm; without a table it is what the key signs with by default. Raises what finding a key
+    raises, KeyUnfitError for one that no algorithm takes or that is not its table's, and PolicyError where its tables
+    agree on no algorithm.
     """
     entries: dict[PublicKey, _Entry] = {}
     for one in wanted:
@@ -99,6 +99,11 @@ def publish(devices: Devices, wanted: Sequence[Wanted]) -> Published:
         algs += named
         alg = named[0] if len(named) == 1 else None
         rows += [public_jwk(entry.key, alg, kid=kid, chain=entry.chain) for kid in entry.kids or (None,)]
+    for kid, number in Counter(row["kid"] for row in rows).items():
+        if number > 1:
+            devices.around.warn(
+                f"warning: {number} keys of the set go by the kid {kid!r}: who verifies may take another"
+            )
     return Published({"keys": rows}, tuple(dict.fromkeys(algs)))
 
 
@@ -130,7 +135,7 @@ def _entry(devices: Devices, wanted: Wanted) -> _Entry:
 def _likely(devices: Devices, choice: DeviceChoice, there: FoundKey, public: PublicKey) -> str:
     """Return the algorithm that a key signs with where nobody names one: the first that its mechanisms allow.
 
-    Of an RSA key the private half alone may tell those; it is looked at where that asks nobody for a PIN.
+    Of an RSA key the private half alone may tell those; it is looked at where it shows itself.
     """
     key = there.key
     if isinstance(public, RsaKey) and key.kind == "public" and not key.allowed:
@@ -144,16 +149,11 @@ def _likely(devices: Devices, choice: DeviceChoice, there: FoundKey, public: Pub
 
 
 def _private_half(devices: Devices, choice: DeviceChoice) -> KeyObject | None:
-    """Return the private half of a key whose public one was found; None where it cannot be seen."""
-    if choice.pin_source.kind in ("prompt", "none"):
-        return None
+    """Return the private half of a key whose public one was found; None where nobody sees one without a login."""
     uri = msgspec.structs.replace(choice.uri, type="private")
     try:
-        return found(devices, msgspec.structs.replace(choice, uri=uri), "private").key
-    except HsmjwtError as error:
-        devices.around.warn(
-            f"warning: which algorithm the key is for cannot be told, so that it is its default: {error.message}"
-        )
+        return found(devices, msgspec.structs.replace(choice, uri=uri, pin_source=_NO_LOGIN), "private").key
+    except KeyFault:
         return None
 
 

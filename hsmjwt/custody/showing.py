@@ -6,17 +6,18 @@ import contextlib
 import time
 from typing import Any
 
-from hsmjwt.compose import forms
 from hsmjwt.compose.devices import DeviceChoice, Devices
 from hsmjwt.custody.certified import moment
 from hsmjwt.custody.keys import FoundKey, algorithms, found, half_of
 from hsmjwt.errors import KeyUnfitError, UsageError
 from hsmjwt.hsm import facts, listing
 from hsmjwt.hsm.certificates import CertificateObject, find_certificates
+from hsmjwt.hsm.objects import public_key_of
 from hsmjwt.hsm.uri import KeyUri
 from hsmjwt.jose.jwk import thumbprint
 from hsmjwt.jose.keys import PublicKey
 from hsmjwt.x509 import certificate as x509
+from hsmjwt.x509.public import spki_sha256
 
 _USES = ("sign", "sign_recover", "decrypt", "unwrap", "derive", "verify", "encrypt", "wrap")
 _STATED = ("curve", "always_sensitive", "modifiable", "key_gen_mechanism", "allowed_mechanisms")
@@ -39,8 +40,8 @@ def show_key(devices: Devices, choice: DeviceChoice) -> dict[str, Any]:
     with contextlib.suppress(KeyUnfitError):  # a type that is not used here, or a half that is not there
         public = half_of(devices, choice, there)
         shown["thumbprint"] = thumbprint(public)
-        shown["spki_sha256"] = forms.spki_sha256(public).hex()
-        shown["certificate"] = _certificate(there, public)
+        shown["spki_sha256"] = spki_sha256(public).hex()
+        shown["certificate"] = _certificate(there, public, told_by_key=_tells(there))
         if there.key.kind == "private":
             fitting = algorithms(there.key, public, module.mechanisms(there.slot))
             shown["algorithms"] = [alg.name for alg in fitting] if there.key.about.get("SIGN") else []
@@ -58,14 +59,27 @@ def _origin(stated: facts.Stated) -> str | None:
     return "born on the device"
 
 
-def _certificate(there: FoundKey, public: PublicKey) -> dict[str, Any] | None:
-    """Return what is to be known of the certificate that lies beside the key, its own one before another key's."""
+def _tells(there: FoundKey) -> bool:
+    """Tell whether the key objects show the public half; else a certificate may, and says nothing of the key itself."""
+    try:
+        public_key_of(there.session, there.key)
+    except KeyUnfitError:
+        return False
+    return True
+
+
+def _certificate(there: FoundKey, public: PublicKey, *, told_by_key: bool) -> dict[str, Any] | None:
+    """Return what is to be known of the certificate that lies beside the key, its own one before another key's.
+
+    Whether it matches is None where the public half is known from the certificate, or from a file, alone.
+    """
     key, now = there.key, time.time()
     told = []
     for mark in (KeyUri(id=key.id), KeyUri(object=key.label)):
         beside = find_certificates(there.session, key.token, mark) if mark.id or mark.object else []
         told += [_told(each, there.slot.needed_id, public, now) for each in beside]
-    return min(told, key=lambda each: not each["matches"], default=None)
+    own = min(told, key=lambda each: not each["matches"], default=None)
+    return own if own is None or told_by_key else {**own, "matches": None if own["matches"] else False}
 
 
 def _told(found: CertificateObject, slot_id: int | None, public: PublicKey, now: float) -> dict[str, Any]:

@@ -28,10 +28,13 @@ _ALLOWED, _MARK = "ALLOWED_MECHANISMS", "ID"
 _ALLOWED_TOO = f"{_ALLOWED} of the public key"  # which tells without a login what the private one is for
 _BOUND = ((_ALLOWED_TOO,), (_ALLOWED,))  # without the second the first is left out, too
 _OPTIONAL = (
+    *(("ENCRYPT", "WRAP"), ("DECRYPT", "UNWRAP", "DERIVE"), ("SIGN_RECOVER", "VERIFY_RECOVER")),
     *_BOUND,
-    *(("SIGN_RECOVER", "VERIFY_RECOVER"), ("ENCRYPT", "WRAP"), ("DECRYPT", "UNWRAP", "DERIVE")),
 )
-"""What a token may refuse to read in a template, each row given up as one; fewer rows before more, in this order."""
+"""What a token may refuse to read in a template, each row given up as one; fewer rows before more, in this order.
+
+tpm2-pkcs11 refuses the first two, and after some dozen refusals its resource manager has no room for another attempt.
+"""
 
 _LACKS = frozenset(
     {

@@ -21,6 +21,8 @@ MANDATORY_ALG = "RS256"
 _CLAIMS = ("iss", "sub", "aud", "exp", "iat")  # AWS looks for the member, which the specification only recommends
 _WANTED = "an issuer is an https URL without query and fragment (OpenID Connect Discovery 1.0, section 3)"
 _BROKEN_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
+_NO_PATH = re.compile("[^A-Za-z0-9._~!$&'()*+,;=:@/%-]")  # what RFC 3986, section 3.3, has no place for
+_DOT = re.compile("%2[Ee]")  # browsers and Node.js read it as a dot before they take dotted parts away
 
 
 def check_issuer(text: str) -> str:
@@ -39,7 +41,15 @@ def check_issuer(text: str) -> str:
         raise UsageError(f"the issuer {shown(text)} does not begin with https:// in lower case", hint=_WANTED)
     if "?" in text:
         raise UsageError(f"the issuer {shown(text)} has a query (?…)", hint=_WANTED)
-    segments = text.removeprefix("https://").removesuffix("/").split("/")[1:]
+    path = text.removeprefix("https://").partition("/")[2]
+    odd = _NO_PATH.search(path)
+    if odd is not None:
+        hint = "percent-encoded it may be there; is it the name of something that is to be put in?"
+        raise UsageError(f"the issuer {shown(text)} has a path that holds the character '{odd[0]}'", hint=hint)
+    if f"/{path.removesuffix('/')}".endswith(f"/{CONFIGURATION_FILE}"):
+        hint = f"an issuer is what stands before /{CONFIGURATION_FILE}"
+        raise UsageError(f"the issuer {shown(text)} is the address of a discovery document", hint=hint)
+    segments = _DOT.sub(".", path.removesuffix("/")).split("/") if path else []
     if not all(segments) or {".", ".."} & set(segments):
         raise UsageError(
             f"the issuer {shown(text)} has a path with an empty or a dotted part",

@@ -12,6 +12,7 @@ import stat
 import subprocess
 from pathlib import Path
 
+import keyfiles
 import pytest
 from cli.checks import refused
 from cryptography.hazmat.primitives import serialization
@@ -137,20 +138,42 @@ def test_keys_of_several_tokens_are_one_set(quick, token):
     assert [key["alg"] for key in keys] == ["RS256", "ES256"]
 
 
-def test_a_set_needs_no_pin(quick):
-    for source in (None, "none", "file:/nowhere"):
-        (key,) = published(quick, "pkcs11:object=k1", HSMJWT_PIN_SOURCE=source)
-        assert key["alg"] == "RS256"
-    warned = quick("jwks", "pkcs11:object=k1", HSMJWT_PIN_SOURCE="file:/nowhere").err
-    assert warned.startswith("hsmjwt: warning: which algorithm the key is for cannot be told")
+@pytest.mark.parametrize("source", [None, "none", "file:/nowhere", "env:WRONG"])
+def test_nobody_logs_in_for_a_set_whose_keys_show_their_public_halves(quick, source):
+    done = quick("jwks", "pkcs11:object=k1", HSMJWT_PIN_SOURCE=source, WRONG="00000000")
+    assert (done.code, done.err) == (0, "")
+    assert [key["alg"] for key in json.loads(done.out)["keys"]] == ["RS256"]
+    (slot,) = [each for each in json.loads(quick("slot", "list", "--json").out) if each["token"]["label"] == "t1"]
+    assert "USER_PIN_COUNT_LOW" not in slot["token"]["flags"]
 
 
-def test_the_algorithm_is_the_one_that_the_keys_mechanisms_allow(quick):
-    """The private half alone may tell them."""
-    uri = generate(quick, "rsa:2048", "pss", "--alg", "PS512")
-    assert published(quick, uri)[0]["alg"] == "PS512"
-    assert json.loads(quick("key", "export", uri, "--jwk").out)["alg"] == "PS512"
-    assert json.loads(quick("key", "export", uri, "--json").out)["jwk"]["alg"] == "PS512"
+def test_the_public_half_tells_the_algorithm_of_a_key_that_was_made_or_imported_for_it(quick, tmp_path):
+    uri = generate(quick, "rsa:2048", "made", "--alg", "PS512")
+    (tmp_path / "k.pem").write_bytes(keyfiles.pem("rsa"))
+    (tmp_path / "k.pem").chmod(0o600)
+    brought = quick("key", "import", "k.pem", "--key", "pkcs11:token=t1", "--label", "brought", "--alg", "PS384")
+    assert brought.code == 0, brought.err
+    without = {"HSMJWT_PIN_SOURCE": "none"}
+    assert [key["alg"] for key in published(quick, uri, brought.out.strip(), **without)] == ["PS512", "PS384"]
+    assert json.loads(quick("key", "export", uri, "--jwk", **without).out)["alg"] == "PS512"
+    assert json.loads(quick("key", "export", uri, "--json", **without).out)["jwk"]["alg"] == "PS512"
+
+
+def test_the_algorithm_is_the_one_that_the_private_half_allows_where_that_shows_itself(quick, token):
+    code = """
+import os, pkcs11, sys
+from hsmjwt.hsm.attributes import label_mapper
+bound = {pkcs11.Attribute.ALLOWED_MECHANISMS: [pkcs11.Mechanism.SHA512_RSA_PKCS_PSS]}
+with pkcs11.lib(os.environ["HSMJWT_MODULE"]).get_token(token_label="t1").open(
+    rw=True, user_pin=sys.argv[1], attribute_mapper=label_mapper()
+) as session:
+    session.generate_keypair(pkcs11.KeyType.RSA, 2048, store=True, label="pss", id=b"\\2", private_template=bound)
+    bound[pkcs11.Attribute.PRIVATE] = False
+    session.generate_keypair(pkcs11.KeyType.RSA, 2048, store=True, label="shown", id=b"\\3", private_template=bound)
+"""
+    made = token.python(code, token.pin_file.read_text())
+    assert made.code == 0, made.err
+    assert [key["alg"] for key in published(quick, "pkcs11:object=pss", "pkcs11:object=shown")] == ["RS256", "PS512"]
 
 
 def config(path: Path, token, *tables: str) -> tuple[str, str]:
@@ -183,6 +206,15 @@ def test_without_a_word_it_is_every_key_of_the_config_by_its_profiles_kids(quick
     refused(quick("jwks", "d", *flags), 3, "no profile 'd'")
 
 
+def test_two_keys_of_one_kid_are_warned_of(quick, token, tmp_path):
+    lines = [f'[keys.{name}]\nuri = "pkcs11:token=t1;object={name}"\nCOMMON' for name in ("k1", "second")]
+    lines += [f'[profiles.{name}]\nkey = "{name}"\nissuer = "i"\nkid = "same"' for name in ("k1", "second")]
+    generate(quick, "p256", "second")
+    done = quick("jwks", *config(tmp_path / "c.toml", token, *lines))
+    assert [key["kid"] for key in json.loads(done.out)["keys"]] == ["same", "same"]
+    assert done.err == "hsmjwt: warning: 2 keys of the set go by the kid 'same': who verifies may take another\n"
+
+
 def test_what_a_key_table_binds_holds_however_the_key_is_named(quick, token, tmp_path):
     """One key, one algorithm (RFC 8725, section 3.1)."""
     table = '[keys.{}]\nuri = "pkcs11:token=t1;object=k1"\nalg = {}\nCOMMON'
@@ -207,14 +239,18 @@ def test_another_key_than_that_of_the_thumbprint_is_not_published(quick, token, 
 def test_a_public_key_that_only_has_the_name_of_the_private_one_is_not_published(quick, token):
     code = """
 import os, pkcs11, sys
-from pkcs11 import Attribute, ObjectClass
+from pkcs11 import Attribute
 with pkcs11.lib(os.environ["HSMJWT_MODULE"]).get_token(token_label="t1").open(rw=True, user_pin=sys.argv[1]) as session:
-    session.get_key(label="k1", object_class=ObjectClass.PUBLIC_KEY).destroy()
-    public, private = session.generate_keypair(pkcs11.KeyType.RSA, 2048, store=True, label="k1", id=b"\\1")
+    seen = {Attribute.PRIVATE: False}
+    public, _ = session.generate_keypair(
+        pkcs11.KeyType.RSA, 2048, store=True, label="named", id=b"\\2", private_template=seen
+    )
+    public.destroy()
+    public, private = session.generate_keypair(pkcs11.KeyType.RSA, 2048, store=True, label="named", id=b"\\2")
     private.destroy()
 """
     assert token.python(code, token.pin_file.read_text()).code == 0
-    refused(quick("jwks", "pkcs11:object=k1"), 6, "is not the public half of", hint="different moduli")
+    refused(quick("jwks", "pkcs11:object=named"), 6, "is not the public half of", hint="different moduli")
 
 
 def test_a_public_half_that_only_a_file_has_is_published(quick, token, tmp_path):

@@ -41,6 +41,8 @@ extends = "device-born"
 min = 100000
 why = "nobody has such a key"
 """
+PATCHED = str(Path(__file__).parent.parent / "hsm" / "patched.py")
+NO_EC = "hide=0x1040"  # CKM_EC_KEY_PAIR_GEN
 TYP = "hsmjwt-transcript+jws"
 
 
@@ -173,6 +175,13 @@ def test_what_is_in_the_way_is_said_before_anything_is_made(  # noqa: PLR0917 - 
     refused(quick("key", "ceremony", str(file), *check), code, words, hint=hint)
     assert not (file.parent / "evidence").exists()
     assert labels(quick) == ["k1"]
+
+
+@pytest.mark.parametrize("check", [(), ("--check",)])
+def test_a_key_that_the_token_cannot_make_is_said_before_anything_is_made(file, token, check):
+    command = [sys.executable, PATCHED, NO_EC, "key", "ceremony", str(file), *check]
+    refused(execute(command, token.environ()), 7, "it has no CKM_EC_KEY_PAIR_GEN")
+    assert not (file.parent / "evidence").exists()
 
 
 @pytest.mark.parametrize("check", [(), ("--check",)])

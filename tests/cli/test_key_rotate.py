@@ -429,6 +429,18 @@ def test_a_config_that_cannot_be_written_gets_the_lines_told_and_is_taken_as_the
     assert case.config.read_text() == before
 
 
+def test_a_mode_that_forbids_to_write_the_config_means_it(person):
+    with Server(granted()) as server:
+        case = Case(person.folder, person, server.url())
+        os.chown(case.config, person.uid, person.uid if os.geteuid() == 0 else -1)
+        case.config.chmod(0o400)
+        before = case.config.read_text()
+        refused(case.rotate(), 3, "cannot be written: permission denied", hint='keys.svc.uri = "pkcs11:token=t1;')
+        assert case.config.read_text() == before
+        case.config.chmod(0o600)
+        assert case.state()["step"] == "switched"
+
+
 def test_a_rotation_that_has_not_switched_can_be_given_up(case):
     old = case.published()
     case.write(more='kid = "given"\n')

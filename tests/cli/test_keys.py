@@ -241,6 +241,24 @@ def test_the_certificate_beside_a_key_is_shown_and_whether_it_is_the_keys(quick)
     shown = quick("key", "show", uri).out
     assert re.search(r"^certificate +CN=c$", shown, re.MULTILINE)
     assert re.search(r"^certificate expires +20\d\d-", shown, re.MULTILINE)
+    assert re.search(r"^certificate matches +yes$", shown, re.MULTILINE)
+
+
+def test_a_certificate_that_alone_tells_a_keys_public_half_is_not_said_to_match_it(quick, token):
+    uri = quick("key", "generate", *ON_T1, "--label", "c", "--type", "p256").out.strip()
+    pem = quick("cert", "self-signed", "--key", uri, "--subject", "CN=c").out
+    assert quick("cert", "import", "-", "--key", uri, stdin=pem.encode()).code == 0
+    thumbprint = json.loads(quick("key", "show", uri, "--json").out)["thumbprint"]
+    code = """
+import os, pkcs11, sys
+with pkcs11.lib(os.environ["HSMJWT_MODULE"]).get_token(token_label="t1").open(rw=True, user_pin=sys.argv[1]) as session:
+    session.get_key(label="c", object_class=pkcs11.ObjectClass.PUBLIC_KEY).destroy()
+"""
+    assert token.python(code, token.pin_file.read_text()).code == 0
+    about = json.loads(quick("key", "show", uri, "--json").out)
+    assert (about["thumbprint"], about["certificate"]["matches"]) == (thumbprint, None)
+    shown = quick("key", "show", uri).out
+    assert re.search(r"^certificate matches +\? \(the token shows no public half\)$", shown, re.MULTILINE)
 
 
 def test_a_certificate_of_another_key_is_said_to_be_one(quick, token):

@@ -80,7 +80,11 @@ def test_a_clock_of_2020_will_do():
 
 
 @pytest.mark.parametrize(
-    "typ", ["hsmjwt-transcript+jws", "HSMJWT-x", "hsmjwt-", "application/hsmjwt-x", "Application/HsmJwt-X", " hsmjwt-x"]
+    "typ",
+    [
+        *("hsmjwt-transcript+jws", "HSMJWT-x", "hsmjwt-", "application/hsmjwt-x", "Application/HsmJwt-X", " hsmjwt-x"),
+        *("application/ hsmjwt-x", "application/application/hsmjwt-x", "x/hsmjwt-x", "application/hsmjwt-x;a/b"),
+    ],
 )
 def test_our_own_types_are_reserved_in_any_spelling(typ):
     assert is_reserved_typ(typ)

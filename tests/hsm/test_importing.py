@@ -239,6 +239,35 @@ def test_a_half_that_cannot_be_taken_off_again_is_told(bring, listed):
     assert listed() == [("new", True, True)]
 
 
+@pytest.mark.parametrize("refused", ["40000600", "104", "40000600+104"])
+def test_a_public_half_comes_without_what_the_token_does_not_take_in_its_template(patched, keyfile, listed, refused):
+    done = patched("-", "-c", NARROW, refused, "key", "import", keyfile(), *ON_T1, "--label", "new", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["dropped"] == []
+    assert listed() == [("new", True, True)]
+    told = json.loads(done.err.splitlines()[-1])
+    assert told == [name not in refused.split("+") for name in ("40000600", "104")]
+
+
+NARROW = """
+import ctypes, json, patched, sys
+refused, made = {int(each, 16) for each in sys.argv.pop(1).split("+")}, []
+def create(before):
+    def call(session, template, count, handle):
+        rows = set((ctypes.c_ulong * (3 * count)).from_address(template)[::3])
+        if rows & refused:
+            return 0x12
+        made.append([0x40000600 in rows, 0x104 in rows])
+        return before(session, template, count, handle)
+    return call
+patched.replace("create", create)
+from hsmjwt.cli.gate import gate
+code = gate(sys.argv[1:])
+print(json.dumps(made[-1]), file=sys.stderr)
+sys.exit(code)
+"""
+
+
 def test_what_a_token_does_not_take_of_the_template_is_left_out_and_told(patched, keyfile):
     done = patched("-", "-c", NO_ALLOWED, "key", "import", keyfile(), *ON_T1, "--label", "new", "--json")
     assert done.code == 0, done.err

@@ -18,6 +18,7 @@ from hsmjwt.oauth.issuer import check_issuer, configuration, jwks_uri
         ("https://id.example.test:8443/a%2Fb", "https://id.example.test:8443/a%2Fb/jwks.json"),
         ("https://ID.example.test/T", "https://ID.example.test/T/jwks.json"),
         ("https://[2001:db8::1]/x", "https://[2001:db8::1]/x/jwks.json"),
+        ("https://id.example.test/a.b/..c;v=1", "https://id.example.test/a.b/..c;v=1/jwks.json"),
     ],
 )
 def test_an_issuer_stays_as_it_is_given_and_its_keys_lie_below_it(issuer, keys):
@@ -47,6 +48,13 @@ def test_an_issuer_stays_as_it_is_given_and_its_keys_lie_below_it(issuer, keys):
         ("https://id.example.test//", "empty or a dotted part"),
         ("https://id.example.test/a//b", "empty or a dotted part"),
         ("https://id.example.test/a/../b", "empty or a dotted part"),
+        ("https://id.example.test/a/%2e%2E/b", "empty or a dotted part"),
+        ("https://id.example.test/.%2E", "empty or a dotted part"),
+        ("https://id.example.test/{tenantid}/v2.0", "holds the character '{'"),
+        ("https://id.example.test/<tenant>", "holds the character '<'"),
+        ("https://id.example.test/[x]", r"holds the character '\['"),
+        ("https://id.example.test/t/.well-known/openid-configuration", "address of a discovery document"),
+        ("https://id.example.test/.well-known/openid-configuration", "address of a discovery document"),
         ("https://id.example.test/a%2", "two hexadecimal digits"),
         ("https://id.example.test/a b", "blank"),
         ("https://id.example.test\\x", "backslash"),
