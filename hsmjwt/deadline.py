@@ -12,7 +12,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from hsmjwt.errors import BusyError, HsmjwtError
 
@@ -107,6 +107,15 @@ class Deadline:
                 cleanup = self._cleanups.pop()
                 with contextlib.suppress(Exception):
                     cleanup()
+
+
+def wait_for_a_signal() -> NoReturn:
+    """Wait until a signal's handler raises.
+
+    In short steps, for the system may hand a signal to another thread, and no lock that this one waits for hears of it.
+    """
+    while True:
+        time.sleep(_TICK)
 
 
 def run(call: Callable[[], T], deadline: Deadline, notice: Callable[[str], None] | None = None) -> T:

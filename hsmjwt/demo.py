@@ -30,6 +30,7 @@ import msgspec
 
 from hsmjwt.demo_keys import Client, KeysFault, Named, keys_of
 from hsmjwt.demo_memory import Clock, Memory, Refusal
+from hsmjwt.deadline import wait_for_a_signal
 from hsmjwt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -363,4 +364,4 @@ def serve(
     """
     with DemoServer(clients, port, audiences=audiences) as server:
         announce(server.url)
-        threading.Event().wait()
+        wait_for_a_signal()

@@ -36,7 +36,10 @@ MAY_IMPORT = {  # beside itself; who stands on less takes away what is too much 
     "jose": set(),
     "guard": {"errors", "jose", "nearest", "toml_lines", "toml_tables"},
     "store": {"errors", "bearer", "deadline", "jose", "private"},
-    "hsm": {"errors", "jose", "secret", "deadline", "nearest", "private", "whole_file", "x509.certificate", "x509.chain", "x509.public"},
+    "hsm": {
+        *("errors", "jose", "secret", "deadline", "nearest", "private", "whole_file"),
+        *("x509.certificate", "x509.chain", "x509.public"),
+    },
     "oauth": {
         *("errors", "jose", "guard", "bearer", "deadline", "secret", "config", "nearest", "keychoice", "keyrules"),
         *("hsm.uri", "toml_tables"),
@@ -67,7 +70,7 @@ MAY_IMPORT = {  # beside itself; who stands on less takes away what is too much 
     },
     "config_tables": {"errors", "hsm.uri", "nearest", "toml_lines", "toml_tables"},
     "deadline": {"errors"},
-    "demo": {"demo_keys", "demo_memory", "errors"},
+    "demo": {"deadline", "demo_keys", "demo_memory", "errors"},
     "demo_keys": {"errors"},
     "demo_memory": set(),
     "errors": set(),

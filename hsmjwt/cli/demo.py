@@ -7,7 +7,6 @@ import os
 import shlex
 import shutil
 import signal
-import threading
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +17,7 @@ from hsmjwt.cli.run import Run
 from hsmjwt.compose import access, forms, soft
 from hsmjwt.compose.devices import DeviceChoice, Devices, Surroundings
 from hsmjwt.config import Settings
+from hsmjwt.deadline import wait_for_a_signal
 from hsmjwt.errors import ConfigError, ServerError, UsageError
 from hsmjwt.hsm.uri import parse
 from hsmjwt.oauth.profile import Profile, SigningFlags, resolve
@@ -102,9 +102,9 @@ def _remove(folder: str) -> None:
     """Remove a folder into which a thread that was left may still be writing."""
     for _ in range(_TRIES):
         shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.02)
         if not os.path.exists(folder):
             return
-        time.sleep(0.02)
 
 
 def _port(text: str | None) -> int:
@@ -226,7 +226,7 @@ class _Walk:
         ]
         if not self._json:
             self._console.result("\n".join(lines))
-        threading.Event().wait()
+        wait_for_a_signal()
 
     def _say(self, what: str, *details: str) -> None:
         self._step += 1

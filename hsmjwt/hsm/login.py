@@ -18,6 +18,7 @@ from typing import Literal
 
 import msgspec
 
+from hsmjwt import whole_file
 from hsmjwt.deadline import Deadline
 from hsmjwt.errors import BusyError, ConfigError, HsmjwtError, LoginError
 from hsmjwt.hsm.uri import TokenInfo
@@ -179,24 +180,12 @@ class LoginNotes:
 
     def _write(self, notes: list[Note]) -> None:
         """Replace the notes, on disk before this returns; no file is left where there is nothing to note."""
-        fresh = self._path + ".new"
         try:
             if notes:
-                try:
-                    with open(open_file(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb") as file:
-                        file.write(msgspec.json.encode(notes[-_NOTES_KEPT:]))
-                        file.flush()
-                        os.fsync(file.fileno())
-                    os.replace(fresh, self._path)
-                except OSError:
-                    with contextlib.suppress(OSError):
-                        os.remove(fresh)
-                    raise
+                whole_file.replace(self._path, msgspec.json.encode(notes[-_NOTES_KEPT:]), 0o600)
             elif os.path.lexists(self._path):
                 os.remove(self._path)
-            else:
-                return
-            _sync_folder(self._folder)
+                whole_file.sync_folder(self._folder)
         except OSError as error:
             raise ConfigError(
                 f"the login cannot be noted in '{self._path}': {_reason(error)}",
@@ -217,14 +206,6 @@ def _check(salt: bytes, presented: Resolved) -> bytes:
 
 def _reason(error: OSError) -> str:
     return (error.strerror or "unknown reason").lower()
-
-
-def _sync_folder(folder: str) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 class ModuleLock:
