@@ -28,9 +28,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from hsmjwt.deadline import wait_for_a_signal
 from hsmjwt.demo_keys import Client, KeysFault, Named, keys_of
 from hsmjwt.demo_memory import Clock, Memory, Refusal
-from hsmjwt.deadline import wait_for_a_signal
 from hsmjwt.errors import UsageError
 
 if TYPE_CHECKING:
