@@ -8,19 +8,17 @@ again.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
-from hsmjwt import config
+from hsmjwt import config, file_lock
 from hsmjwt.config import Settings
 from hsmjwt.deadline import Deadline
 from hsmjwt.errors import ConfigError
 from hsmjwt.private import make_folder, open_file
+from hsmjwt.whole_file import sync_folder
 
-_PAUSE = 0.02  # seconds between two tries for the lock
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _ELSEWHERE = "--config FILE or HSMJWT_CONFIG names another one"
 
@@ -58,7 +56,8 @@ def extend(path: str, text_for: Callable[[Settings], str], deadline: Deadline) -
             if not _is_at(path, fd):  # somebody put another file in its place meanwhile
                 continue
             _append(path, fd, text_for)
-            _sync(changed)
+            for folder in changed:
+                sync_folder(folder)
             return
         except BaseException:
             if changed and os.fstat(fd).st_size == 0 and _is_at(path, fd):
@@ -95,17 +94,10 @@ def _opened(path: str, text_for: Callable[[Settings], str]) -> tuple[int, Sequen
 
 
 def _lock(path: str, fd: int, deadline: Deadline) -> None:
-    deadline.enter("another hsmjwt that writes the config file")
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            deadline.check()
-            time.sleep(_PAUSE)
-        except OSError as error:
-            _unwritable(path, error)
-        else:
-            return
+    try:
+        file_lock.take(fd, deadline, "another hsmjwt that writes the config file")
+    except OSError as error:
+        _unwritable(path, error)
 
 
 def _is_at(path: str, fd: int) -> bool:
@@ -156,17 +148,6 @@ def _write(path: str, fd: int, data: bytes) -> None:
         if isinstance(error, OSError):
             _unwritable(path, error)
         raise
-
-
-def _sync(folders: Sequence[str]) -> None:
-    """Have the names of what was made on the disk, as far as its file system can: the text itself is there already."""
-    for folder in folders:
-        with contextlib.suppress(OSError):
-            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
 
 
 def _cut(path: str, fd: int, size: int) -> None:

@@ -55,7 +55,7 @@ MAY_IMPORT = {  # beside itself; who stands on less takes away what is too much 
     "__main__": {"cli.main"},
     "bearer": set(),
     "config": {"config_tables", "errors", "folders", "toml_tables"},
-    "config_append": {"config", "deadline", "errors", "private"},
+    "config_append": {"config", "deadline", "errors", "file_lock", "private", "whole_file"},
     "custody": {
         *("compose", "config", "errors", "guard.policy", "jose", "keyrules", "secret", "softkey", "verify", "x509"),
         *("hsm.certificates", "hsm.creating", "hsm.deleting", "hsm.importing"),

@@ -118,3 +118,15 @@ def calls(tmp_path) -> Callable[[], list[str]]:
     path = tmp_path / "calls"
     noted.file = os.fspath(path)
     return noted
+
+
+@pytest.fixture
+def in_process(patched) -> Callable[[str], str]:
+    """Run Python code in a process that has the token's environment; return what it prints."""
+
+    def run(code):
+        done = patched("-", "-c", code)
+        assert done.code == 0, done.err
+        return done.out
+
+    return run

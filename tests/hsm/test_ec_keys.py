@@ -44,15 +44,9 @@ def sign(run):
 
 
 @pytest.fixture
-def make(patched):
+def make(in_process):
     """Run code that makes keys as other tools do: `curve(label, id, name of the curve, **attributes)`."""
-
-    def call(code):
-        done = patched("-", "-c", MAKE + code)
-        assert done.code == 0, done.err
-        return done.out
-
-    return call
+    return lambda code: in_process(MAKE + code)
 
 
 @pytest.fixture

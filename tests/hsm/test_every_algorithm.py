@@ -43,15 +43,9 @@ RAW_TOO = [name for name, ways in WAYS.items() if len(ways) == 2]
 
 
 @pytest.fixture
-def make(patched):
+def make(in_process):
     """Run code that makes keys as other tools do: `rsa(label, **attributes)`, `curve(label, name, **attributes)`."""
-
-    def call(code):
-        done = patched("-", "-c", MAKE + code)
-        assert done.code == 0, done.err
-        return done.out
-
-    return call
+    return lambda code: in_process(MAKE + code)
 
 
 @pytest.fixture
