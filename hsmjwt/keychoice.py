@@ -14,7 +14,7 @@ import msgspec
 
 from hsmjwt.config import KeyTable, Settings
 from hsmjwt.errors import ConfigError, UsageError
-from hsmjwt.hsm.uri import KeyUri, display, parse, pin_source_spec
+from hsmjwt.hsm.uri import SCHEME, KeyUri, display, parse, pin_source_spec
 from hsmjwt.jose.encoding import quoted
 from hsmjwt.keyrules import KeyRules, configured, rules_of, tables_alike
 from hsmjwt.nearest import did_you_mean
@@ -92,7 +92,7 @@ def choose_key(
         if table not in settings.keys:
             known = did_you_mean(table, settings.keys, noun="key tables")
             raise ConfigError(
-                f"--key: there is no key table {quoted(display(table))} in the config",
+                f"there is no key table {quoted(display(table))} in the config",
                 hint="--config FILE names a config" if settings.path is None else known,
             )
     entry = settings.keys[table] if table is not None else None
@@ -118,6 +118,21 @@ def choose_key(
     )
 
 
+def named_uri(settings: Settings, text: str) -> KeyUri:
+    """Read a URI where `keys.NAME` could stand, too; raises UsageError, which knows the tables and profiles."""
+    try:
+        return parse(text)
+    except UsageError as error:
+        if text[: len(SCHEME)].lower() == SCHEME:
+            raise
+        profile = settings.profiles.get(text)
+        table = text if text in settings.keys or profile is None else profile.key
+        if table in settings.keys:
+            raise UsageError(error.message, hint=f"{_TABLE}{table} names that key of the config") from None
+        hint = "a key is named like 'pkcs11:token=prod;object=my-key', or keys.NAME where the config has it"
+        raise UsageError(error.message, hint=hint) from None
+
+
 def _is_its_token(own: KeyUri, uri: KeyUri) -> bool:
     """Tell whether what a URI selects lies on the token of a table's own URI."""
     named = [name for name in _OF_TOKEN if getattr(own, name) is not None]
@@ -129,7 +144,7 @@ def _uri(
     settings: Settings, entry: KeyTable | None, flag: str | None, environ: Mapping[str, str]
 ) -> tuple[KeyUri | None, By]:
     if flag is not None:
-        return _flagged("--key", lambda: parse(flag)), By("flag", "--key")
+        return _flagged("--key", lambda: named_uri(settings, flag)), By("flag", "--key")
     if entry is not None:
         return configured(settings, entry, "uri", lambda: parse(entry.uri)), _in_table(entry, "uri")
     named = environ.get("HSMJWT_KEY")

@@ -10,7 +10,7 @@ import functools
 import os
 import re
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
 
 import msgspec
 
@@ -53,6 +53,16 @@ class KeyRules(msgspec.Struct, frozen=True, kw_only=True):
     thumbprint: str | None = None
     public_key: str | None = None
     unverified: bool = False
+
+    @property
+    def certificate_uri(self) -> KeyUri | None:
+        """Return the URI of the certificate, where it lies on a token."""
+        return parse(self.certificate) if _is_uri(self.certificate) else None
+
+    @property
+    def certificate_file(self) -> str | None:
+        """Return the path of the certificate, where it lies in a file."""
+        return None if _is_uri(self.certificate) else self.certificate
 
 
 def rules_of(settings: Settings, entry: KeyTable) -> KeyRules:
@@ -134,6 +144,12 @@ def tables_of(
     return [entry for entry in settings.keys.values() if means_it(entry)]
 
 
+def named_first(named: KeyRules, every: Iterable[KeyRules]) -> tuple[KeyRules, ...]:
+    """Return what all tables say that limit the use of a key, each once: the one that was named, if any, first."""
+    others = tuple(each for each in every if each.table != named.table)
+    return others if named.table is None else (named, *others)
+
+
 def tables_alike(settings: Settings, uri: KeyUri, module: str | None = None) -> list[KeyTable]:
     """Return the key tables whose URI asks for the same as this one, which can be told without a token."""
     wanted = _selection(uri)
@@ -178,8 +194,12 @@ def _beside(settings: Settings, path: str | None) -> str | None:
     return os.path.join(os.path.dirname(settings.path or ""), path)
 
 
+def _is_uri(text: str | None) -> TypeGuard[str]:
+    return text is not None and text[: len(SCHEME)].lower() == SCHEME
+
+
 def _certificate(settings: Settings, named: str | None) -> str | None:
-    if named is None or named[: len(SCHEME)].lower() != SCHEME:
+    if named is None or not _is_uri(named):
         return _beside(settings, named)
     uri = parse(named)
     if uri.type != "cert":

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa,
 
 from hsmjwt import verify
 from hsmjwt.hsm.ways import WAYS
-from hsmjwt.jose.algorithms import ALGORITHMS, by_default, misfit, usable_with
+from hsmjwt.jose.algorithms import ALGORITHMS, by_default, misfit, preferred, usable_with
 from hsmjwt.jose.encoding import b64u_decode, b64u_encode
 from hsmjwt.jose.jwk import thumbprint, to_jwk
 from hsmjwt.jose.jwkset import load_set
@@ -244,3 +244,19 @@ def test_the_spki_of_an_ed25519_key_is_that_of_rfc_8410():
     assert der == bytes.fromhex("302a300506032b6570032100") + ED_KEY.x
     assert load_public(der) == load_public(spki_pem(ED_KEY).encode()) == ED_KEY
     assert load_public(base64.b64decode("MCowBQYDK2VwAyEA") + ED_KEY.x) == ED_KEY
+
+
+@pytest.mark.parametrize(
+    ("named", "able", "chosen"),
+    [
+        (("ES256", "PS256"), ("RS256", "PS256"), "PS256"),
+        (("PS256", "RS256"), ("RS256", "PS256"), "PS256"),
+        (("ES256",), ("RS256", "PS256"), "ES256"),
+        ((), ("RS256", "PS256"), "RS256"),
+        (("PS256",), (), "PS256"),
+        ((), (), None),
+    ],
+)
+def test_the_first_that_is_named_and_can_be_done_signs(named, able, chosen):
+    found = preferred(named, [ALGORITHMS[name] for name in able])
+    assert (found and found.name) == chosen

@@ -176,12 +176,23 @@ def test_flags_win_over_a_table_that_a_flag_names():
 
 
 def test_a_key_table_that_nobody_wrote_is_exit_3_with_the_nearest_name():
-    with pytest.raises(ConfigError, match=r"^--key: there is no key table 'ovn' in the config$") as caught:
+    with pytest.raises(ConfigError, match=r"^there is no key table 'ovn' in the config$") as caught:
         choose_key(CONFIG, {}, key="keys.ovn")
     assert caught.value.hint == "did you mean 'own'?"
     with pytest.raises(ConfigError) as caught:
         choose_key(Settings(), {}, key="keys.k")
     assert caught.value.hint == "--config FILE names a config"
+
+
+def test_a_table_or_a_profile_that_is_named_like_a_key_is_told_its_form():
+    config = parse(b'[keys.k]\nuri = "pkcs11:object=k"\n[profiles.p]\nkey = "k"\n', "/etc/c.toml")
+    for word in ("k", "p"):
+        with pytest.raises(UsageError, match=rf"^--key: '{word}' is no PKCS#11 URI") as caught:
+            choose_key(config, {}, key=word)
+        assert caught.value.hint == "keys.k names that key of the config"
+    with pytest.raises(UsageError) as caught:
+        choose_key(config, {}, key="x")
+    assert "keys.NAME" in caught.value.hint
 
 
 @pytest.mark.parametrize("key", ["keys.k?pin-value=S3cr3t", "keys.pin-value=S3cr3t", "keys.\x1b[31m;pin=S3cr3t"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import time
 from typing import Annotated, Any
 
@@ -11,6 +10,7 @@ from hsmjwt.cli.flags import Group, Plain, Word, command
 from hsmjwt.cli.run import Run
 from hsmjwt.compose import access
 from hsmjwt.errors import ConfigError
+from hsmjwt.jose.claims import rfc3339
 from hsmjwt.oauth.profile import DEFAULT_MIN_TTL
 
 _LIST = """List cached access tokens, all or those of a profile.
@@ -47,7 +47,7 @@ def list_tokens(
         {
             "profile": entry.profile,
             "scope": entry.scope,
-            "expires_at": dt.datetime.fromtimestamp(int(entry.expires_at), tz=dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "expires_at": rfc3339(entry.expires_at),
             "fresh": entry.fresh(now, DEFAULT_MIN_TTL),
         }
         for store in access.file_stores(devices.surroundings(run))

@@ -12,9 +12,9 @@ from hsmjwt.compose import forms
 from hsmjwt.compose.devices import PROMPT, DeviceChoice, Devices, Surroundings
 from hsmjwt.config import Settings
 from hsmjwt.errors import UsageError
-from hsmjwt.hsm.uri import KeyUri, parse
+from hsmjwt.hsm.uri import KeyUri
 from hsmjwt.jose.keys import PublicKey
-from hsmjwt.keychoice import choose_key
+from hsmjwt.keychoice import choose_key, named_uri
 
 _LARGEST_KEY = 1024 * 1024  # bytes of a public key or certificate
 
@@ -61,7 +61,7 @@ def choose(
     *,
     named: str | None = None,
     needed: bool = True,
-    missing: str = "--key 'pkcs11:token=…;object=…', or HSMJWT_KEY",
+    missing: str = "an argument names it: 'pkcs11:token=…;object=…', or keys.NAME of the config; HSMJWT_KEY does, too",
 ) -> DeviceChoice:
     """Turn flags, a key table and the environment into a choice of module, key and login.
 
@@ -73,7 +73,7 @@ def choose(
         if device.key is not None:
             raise UsageError("the key is given twice, as an argument and with --key", hint="leave one of them out")
         if not named.startswith("keys."):
-            parse(named)  # here, so that the message does not call it --key
+            named_uri(settings, named)  # here, so that the message does not call it --key
     text = named if named is not None else device.key
     environ = dict(os.environ)
     if not needed:

@@ -21,7 +21,7 @@ from hsmjwt.compose.devices import DeviceChoice, Devices, check_usable, choice_o
 from hsmjwt.config import Settings
 from hsmjwt.errors import ConfigError, HsmjwtError, NetworkError, ServerError, UsageError
 from hsmjwt.guard.policy import check_alg, check_clock
-from hsmjwt.jose.algorithms import ALGORITHMS, by_default
+from hsmjwt.jose.algorithms import by_default, preferred
 from hsmjwt.oauth.endpoint import check_endpoint
 from hsmjwt.oauth.exchange import Answer, clock_difference
 from hsmjwt.oauth.failure import RETRIED
@@ -172,9 +172,7 @@ def _on_the_token(run: Run, opened: Devices, choice: DeviceChoice, profile: Prof
 
     def mechanism() -> str:
         signer, able = found["key"].signer, found["key"].algs
-        named = [ALGORITHMS[name] for name in (profile.algs if profile is not None else ())]
-        fitting = [each for each in named if each in able] if named else able
-        alg = next(iter((*fitting, *named)), None) or by_default(signer.known)
+        alg = preferred(() if profile is None else profile.algs, able) or by_default(signer.known)
         check_alg(found["key"].bounds, alg.name)
         return f"{alg.name} by " + " or ".join(f"CKM_{way.mechanism}" for way in signer.ways(alg))
 

@@ -15,6 +15,7 @@ from hsmjwt.cli.output import one_line
 from hsmjwt.cli.run import Run, duration
 from hsmjwt.compose import forms
 from hsmjwt.errors import DeviceError, HsmjwtError, PolicyError, UsageError
+from hsmjwt.jose.claims import LAST_SECOND
 from hsmjwt.jose.encoding import EncodingFault
 from hsmjwt.jose.judge import SIGNATURE, Verdict, judge_other_key, judge_set
 from hsmjwt.jose.jwkset import MAX_BYTES, KeySet, SecretFault, load_set
@@ -24,7 +25,6 @@ from hsmjwt.jose.keys import PublicKey
 Jwt = Annotated[str, Word("JWT|-", help="The token, or - to read it from stdin.")]
 
 _LONGEST = 4 * 1024 * 1024  # bytes of a token on stdin; a claim of 1 MiB is signed whole
-_LAST_DATE = 253402300799  # 9999-12-31
 _FAULTS_SHOWN = 5
 _LEAKED = "leave its private members out; where others could read the file, the key is theirs too: replace it"
 
@@ -224,7 +224,7 @@ def _members(members: dict[str, Any], *, times: bool) -> list[str]:
 
 def _moment(value: object) -> str:
     """Return a time claim as a date for a person; nothing where no calendar holds it."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LAST_DATE:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LAST_SECOND:
         return ""
     return dt.datetime.fromtimestamp(int(value), tz=dt.UTC).strftime("  (%Y-%m-%d %H:%M:%S UTC)")
 

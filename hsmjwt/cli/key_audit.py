@@ -10,6 +10,7 @@ from hsmjwt.cli.flags import Device, Flag, Shared, Word, command
 from hsmjwt.cli.output import one_line
 from hsmjwt.cli.run import Run
 from hsmjwt.errors import PolicyError, UsageError
+from hsmjwt.jose.claims import rfc3339
 
 if TYPE_CHECKING:
     from hsmjwt.custody.auditing import KeyReport, Report
@@ -110,7 +111,7 @@ def _in_full(key: KeyReport, at: float) -> list[str]:
     stated = key.stated
     proof = [] if key.proof is None else [*key.proof.states, ("chain", " <- ".join(key.proof.chain) or "none")]
     return [
-        f"key audit of {auditing.moment(at)}, as stated by the module",
+        f"key audit of {rfc3339(at)}, as stated by the module",
         "",
         *_pairs(
             [
@@ -162,7 +163,7 @@ def _overview(report: Report) -> list[str]:
     )
     failed = sum(not key.passed for key in report.keys)
     return [
-        f"key audit of {auditing.moment(report.at)}, as stated by the module",
+        f"key audit of {rfc3339(report.at)}, as stated by the module",
         "",
         *(line for module, token in places for line in _pairs([("module", module), ("token", token)])),
         "",

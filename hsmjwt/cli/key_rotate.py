@@ -91,7 +91,7 @@ def rotate(
             if not yes and not confirm(run.deadline, question):
                 raise UsageError("nobody said yes, and nothing was deleted", hint="--yes is for scripts")
         state = run.wait(lambda: rotation.delete(state, doomed))
-    _tell(run, state, _next(state, profile), as_json=shared.json)
+    _tell(run, state, _next(state, profile, delete_old=delete_old), as_json=shared.json)
 
 
 def _refuse_contradictions(*, abandon: bool, delete_old: bool, yes: bool, anew: bool, others: bool) -> None:
@@ -104,10 +104,11 @@ def _refuse_contradictions(*, abandon: bool, delete_old: bool, yes: bool, anew: 
         raise UsageError("--next keeps the old key, and --delete-old deletes it", hint="leave one of them away")
 
 
-def _next(state: State, profile: str) -> str:
+def _next(state: State, profile: str, *, delete_old: bool) -> str:
     """Say what comes next."""
     if state.step == "switched":
-        return f"the old key stays published until {state.grace_ends}: run it again after that"
+        kept = ", and is not deleted before" if delete_old else ""
+        return f"the old key stays published until {state.grace_ends}{kept}: run it again after that"
     if state.old_deleted:
         return "nothing: the old key is deleted, and the next run begins the next rotation"
     return (

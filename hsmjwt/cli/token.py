@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import math
 import re
 import time
@@ -15,6 +14,7 @@ from hsmjwt.cli.flags import Claims, Device, Exchange, Flag, Shared, Word, comma
 from hsmjwt.cli.run import Run
 from hsmjwt.cli.serving import Flags
 from hsmjwt.errors import UsageError
+from hsmjwt.jose.claims import rfc3339
 from hsmjwt.oauth.broker import Served
 
 ProfileArgument = Annotated[str | None, Word("PROFILE", "A profile of the config.", "profiles")]
@@ -94,7 +94,7 @@ def described(served: Served, now: float) -> dict[str, Any]:
     if token.expires_at is not None:
         end = math.floor(token.expires_at)
         about["expires_in"] = max(0, math.floor(token.expires_at - now))
-        about["expires_at"] = dt.datetime.fromtimestamp(end, tz=dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        about["expires_at"] = rfc3339(end)
     ours = {*about, "expires_in", "expires_at"}  # a server's own expires_at may be anything, and ours has one form
     others = {name: value for name, value in token.members.items() if name not in ours}
     return {**about, **others, "cached": served.cached}

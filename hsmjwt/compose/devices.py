@@ -14,7 +14,7 @@ from hsmjwt import folders
 from hsmjwt.deadline import Deadline
 from hsmjwt.errors import ConfigError, HsmjwtError
 from hsmjwt.hsm.uri import KeyUri, TokenInfo
-from hsmjwt.keyrules import KeyRules, bounds
+from hsmjwt.keyrules import KeyRules, bounds, named_first
 from hsmjwt.private import make_folder
 from hsmjwt.secret import Prompter, Resolved, SecretSource, resolve
 
@@ -199,8 +199,7 @@ class FoundSigner(NamedTuple):
     @property
     def limits(self) -> tuple[KeyRules, ...]:
         """What limits the use of the key: its own tables, and the one that was named where that is another."""
-        others = tuple(each for each in self.rules if each.table != self.named.table)
-        return others if self.named.table is None else (self.named, *others)
+        return named_first(self.named, self.rules)
 
     @property
     def bounds(self) -> tuple[Bound, ...]:
@@ -232,7 +231,7 @@ def find_signer(devices: Devices, choice: DeviceChoice, module: Module, slot: Sl
 
     half = halves.half_for(devices.settings, module, slot)
     signer = Pkcs11Signer(module, slot, choice.uri, login, devices.around.note, half=half)
-    rules = halves.rules_for(devices.settings, module, slot, signer.key)
+    rules = halves.rules_for(devices.settings, module, slot, signer.key.label, signer.key.id)
     halves.check_halves(devices.settings, rules, signer)
     return FoundSigner(signer, rules, choice.rules)
 
@@ -286,11 +285,11 @@ def check_usable(devices: Devices, module: Module, slot: Slot, found: FoundSigne
     from hsmjwt.guard.policy import check_end
 
     check_end(found.bounds, time.time())
-    halves.check_thumbprints(found.rules, found.signer)
+    for rules in found.rules:
+        if rules.thumbprint is not None:
+            halves.check_thumbprint(rules, found.signer.public_key, found.signer.uri)
     for rules in found.limits:
         if rules.require is not None:
             from hsmjwt.compose import requirements
 
-            requirements.check(
-                devices, module, slot, found.signer.key, module.session(slot), rules=rules, table=rules.table
-            )
+            requirements.check(devices, module, slot, found.signer.key, module.session(slot), rules=rules)

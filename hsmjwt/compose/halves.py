@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from hsmjwt.errors import ConfigError, KeyUnfitError, UsageError
 
 if TYPE_CHECKING:
-    from hsmjwt.config import Settings
+    from hsmjwt.config import KeyTable, Settings
     from hsmjwt.guard.keypolicy import Policy
     from hsmjwt.hsm.module import Module
     from hsmjwt.hsm.objects import KeyObject
@@ -55,12 +55,23 @@ class Unverified:
         return self._signer.sign(message, alg)
 
 
-def rules_for(settings: Settings, module: Module, slot: Slot, key: KeyObject) -> tuple[KeyRules, ...]:
-    """Return what all key tables say that mean this key, however their URIs are written."""
-    from hsmjwt.keyrules import rules_of, tables_of
+def tables_for(
+    settings: Settings, module: Module, slot: Slot, label: str | None, key_id: bytes | None
+) -> list[KeyTable]:
+    """Return the key tables that mean a key of a slot's token, however their URIs are written."""
+    from hsmjwt.keyrules import tables_of
 
-    tables = tables_of(settings, key.token, slot.info, key.label, key.id, module=module.choice.real)
-    return tuple(rules_of(settings, table) for table in tables)
+    assert slot.token is not None  # noqa: S101 - a key lies on one
+    return tables_of(settings, slot.token, slot.info, label, key_id, module=module.choice.real)
+
+
+def rules_for(
+    settings: Settings, module: Module, slot: Slot, label: str | None, key_id: bytes | None
+) -> tuple[KeyRules, ...]:
+    """Return what these tables say."""
+    from hsmjwt.keyrules import rules_of
+
+    return tuple(rules_of(settings, table) for table in tables_for(settings, module, slot, label, key_id))
 
 
 def half_for(settings: Settings, module: Module, slot: Slot) -> Half:
@@ -74,7 +85,7 @@ def half_for(settings: Settings, module: Module, slot: Slot) -> Half:
         kind = _kind(key)
         if kind is None:
             return None
-        rules = rules_for(settings, module, slot, key)
+        rules = rules_for(settings, module, slot, key.label, key.id)
         for group in (*_beside(session, key), *_named(settings, session, key, rules)):
             fitting = {each for each in group if _is_of_kind(each, kind)}
             if len(fitting) == 1:
@@ -103,20 +114,16 @@ def _another_key(rules: KeyRules, uri: str) -> KeyUnfitError:
     )
 
 
-def check_thumbprints(rules: Sequence[KeyRules], signer: Pkcs11Signer) -> None:
-    """Raise KeyUnfitError where a key is another one than that of a key table's `thumbprint`."""
-    for each in rules:
-        if each.thumbprint is None:
-            continue
-        from hsmjwt.jose.jwk import thumbprint
+def check_thumbprint(rules: KeyRules, public_key: PublicKey, uri: str) -> None:
+    """Raise KeyUnfitError where a key is another one than that of a key table's `thumbprint`, if it has one."""
+    from hsmjwt.jose.jwk import thumbprint
 
-        found = thumbprint(signer.public_key)
-        if found != each.thumbprint:
-            raise KeyUnfitError(
-                f"another key is behind the URI of [keys.{each.table}]: its thumbprint is {found}, not "
-                f"{each.thumbprint}",
-                hint=f"the key is '{signer.uri}'; where it is the right one, change the table's thumbprint",
-            )
+    found = thumbprint(public_key)
+    if rules.thumbprint not in (None, found):
+        raise KeyUnfitError(
+            f"another key is behind the URI of [keys.{rules.table}]: its thumbprint is {found}, not {rules.thumbprint}",
+            hint=f"the key is '{uri}'; where it is the right one, change the table's thumbprint",
+        )
 
 
 def files_of(settings: Settings, rules: KeyRules) -> Iterator[tuple[str, str | None, Callable[[], object]]]:
@@ -124,13 +131,12 @@ def files_of(settings: Settings, rules: KeyRules) -> Iterator[tuple[str, str | N
 
     The path of an audit policy that comes with hsmjwt is None.
     """
-    from hsmjwt.hsm.uri import SCHEME
     from hsmjwt.keyrules import is_policy_file
 
     if rules.public_key is not None:
         yield "public key", rules.public_key, lambda: public_key_in(settings, rules)
-    named = rules.certificate
-    if named is not None and named[: len(SCHEME)].lower() != SCHEME:
+    named = rules.certificate_file
+    if named is not None:
         yield "certificate", named, lambda: _certified_in(settings, rules, named)
     policy = rules.require
     if policy is not None:
@@ -212,14 +218,11 @@ def _named(
 ) -> Iterator[Iterable[PublicKey]]:
     """Yield the public keys that key tables name, as a certificate or alone."""
     from hsmjwt.hsm.certificates import find_certificates
-    from hsmjwt.hsm.uri import SCHEME, parse
 
     for each in rules:
-        if each.certificate is None:
-            continue
-        if each.certificate[: len(SCHEME)].lower() != SCHEME:
-            yield _certified_in(settings, each, each.certificate)
-        elif (uri := parse(each.certificate)).matches_token(key.token):
+        if each.certificate_file is not None:
+            yield _certified_in(settings, each, each.certificate_file)
+        elif (uri := each.certificate_uri) is not None and uri.matches_token(key.token):
             yield _certified(found.der for found in find_certificates(session, key.token, uri))
     for each in rules:
         if each.public_key is not None:

@@ -7,6 +7,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from hsmjwt.errors import ConfigError
+from hsmjwt.keyrules import is_policy_file
 from hsmjwt.nearest import did_you_mean
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ DEFAULT = "device-born"
 _FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "policies")
 _LARGEST = 1024 * 1024  # bytes of a policy file
 _DEPTH = 8  # policies that one may lead to
+_EXTENDS = "extends names a built-in policy, or a file that leads to one"
 
 
 def names() -> list[str]:
@@ -37,7 +39,7 @@ def _load(named: str, above: tuple[str, ...], *, trusted: bool) -> Policy:
     """Read a policy and what it extends; `above` are the real paths of those that extend it."""
     from hsmjwt.guard.keypolicy import parse
 
-    if "/" in named or named.endswith(".toml"):
+    if is_policy_file(named):
         path, name = named, os.path.basename(named).removesuffix(".toml")
     elif named in names():
         path, name = os.path.join(_FOLDER, f"{named}.toml"), named
@@ -47,14 +49,16 @@ def _load(named: str, above: tuple[str, ...], *, trusted: bool) -> Policy:
         raise ConfigError(f"unknown policy {named!r}", hint=f"a file's name has a slash or ends in .toml; {known}")
     real = os.path.realpath(path)
     if real in above:
-        raise ConfigError(f"policy file {path!r} extends itself: {' -> '.join((*above, real))}")
+        raise ConfigError(f"policy file {path!r} extends itself: {' -> '.join((*above, real))}", hint=_EXTENDS)
     if len(above) == _DEPTH:
-        raise ConfigError(f"policy file {above[0]!r} extends more than {_DEPTH} others, one through the other")
+        raise ConfigError(
+            f"policy file {above[0]!r} extends more than {_DEPTH} others, one through the other", hint=_EXTENDS
+        )
     policy = parse(_text(path, trusted=trusted), name, path)
     if policy.extends is None:
         return policy
     base = policy.extends
-    if "/" in base or base.endswith(".toml"):
+    if is_policy_file(base):
         base = os.path.join(os.path.dirname(path), base)
     return policy.on_top_of(_load(base, (*above, real), trusted=trusted))
 
@@ -65,25 +69,33 @@ def _text(path: str, *, trusted: bool) -> str:
         with open(descriptor, "rb") as file:
             info = os.fstat(descriptor)
             if not stat.S_ISREG(info.st_mode):
-                raise ConfigError(f"policy file {path!r} is no regular file")
+                raise ConfigError(
+                    f"policy file {path!r} is no regular file", hint="a pipe is read once alone: write it to a file"
+                )
             if trusted:
                 _check_owner(path, info)
             data = file.read(_LARGEST + 1)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else "no file has such a name"
-        raise ConfigError(f"policy file {path!r} cannot be read: {why.lower()}") from None
+        hint = f"the path of a TOML file belongs there, or {', '.join(names())}"
+        raise ConfigError(f"policy file {path!r} cannot be read: {why.lower()}", hint=hint) from None
     if len(data) > _LARGEST:
-        raise ConfigError(f"policy file {path!r} is longer than {_LARGEST // 1024} KiB")
+        raise ConfigError(
+            f"policy file {path!r} is longer than {_LARGEST // 1024} KiB", hint="is it the policy's file?"
+        )
     try:
         return data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise ConfigError(f"policy file {path!r}, line {line}: not UTF-8") from None
+        raise ConfigError(f"policy file {path!r}, line {line}: not UTF-8", hint="TOML is UTF-8 text") from None
 
 
 def _check_owner(path: str, info: os.stat_result) -> None:
     if info.st_uid not in (0, os.geteuid()):
-        raise ConfigError(f"policy file {path!r} belongs to user {info.st_uid}, neither to root nor to us")
+        raise ConfigError(
+            f"policy file {path!r} belongs to user {info.st_uid}, neither to root nor to us",
+            hint="whoever owns it decides what is signed: take a file of root's or your own",
+        )
     if info.st_mode & 0o022:
         raise ConfigError(
             f"policy file {path!r} can be written by others (mode {stat.S_IMODE(info.st_mode):04o})",

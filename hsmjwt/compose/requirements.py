@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hsmjwt.errors import PolicyError, UsageError
+from hsmjwt.jose.claims import rfc3339
 
 if TYPE_CHECKING:
     from hsmjwt.config import Settings
@@ -37,10 +38,8 @@ _checked: set[tuple[str, str, str, str | None]] = set()
 _checking = threading.Lock()
 
 
-def check(
-    devices: Configured, module: Module, slot: Slot, key: KeyObject, session: Any, *, rules: KeyRules, table: str | None
-) -> None:
-    """Raise PolicyError where a key does not keep the policy that its key table, `table`, requires of it.
+def check(devices: Configured, module: Module, slot: Slot, key: KeyObject, session: Any, *, rules: KeyRules) -> None:
+    """Raise PolicyError where a key does not keep the policy that its key table requires of it, if it does.
 
     The token is asked once a process and key, in a session that does nothing else meanwhile.
     """
@@ -61,7 +60,7 @@ def check(
             beside = certificates_named(devices, session, key.token, rules)
         findings = judge(policy, stated_of(facts, of_place(module, slot), time.time(), beside))
         if not passed(findings):
-            raise _refusal(policy.name, findings, uri, table)
+            raise _refusal(policy.name, findings, uri, rules.table)
         _checked.add(mark)
 
 
@@ -184,16 +183,12 @@ def certificates_named(devices: Configured, session: Any, token: TokenInfo, rule
     """Return the certificates that a key table names, in a file or on this token, as DER; raises ConfigError."""
     from hsmjwt.compose.halves import load_public_file
     from hsmjwt.hsm.certificates import find_certificates
-    from hsmjwt.hsm.uri import SCHEME, parse
     from hsmjwt.x509.certificate import read_chain
 
-    named = rules.certificate
-    if named is None:
-        return []
-    if named[: len(SCHEME)].lower() != SCHEME:
-        return load_public_file(devices.settings, rules, "certificate", named, read_chain)
-    uri = parse(named)
-    if not uri.matches_token(token):
+    if rules.certificate_file is not None:
+        return load_public_file(devices.settings, rules, "certificate", rules.certificate_file, read_chain)
+    uri = rules.certificate_uri
+    if uri is None or not uri.matches_token(token):
         return []
     return [found.der for found in find_certificates(session, token, uri)]
 
@@ -201,6 +196,6 @@ def certificates_named(devices: Configured, session: Any, token: TokenInfo, rule
 def _day(moment: float) -> str:
     """Return the day of Unix time in UTC; the last one that calendars have for what is later."""
     try:
-        return datetime.datetime.fromtimestamp(moment, datetime.UTC).date().isoformat()
-    except (ValueError, OverflowError, OSError):
+        return rfc3339(moment)[:10]
+    except ValueError:
         return "9999-12-31"

@@ -14,7 +14,7 @@ import msgspec
 
 from hsmjwt.compose import policies
 from hsmjwt.compose.devices import DeviceChoice, Devices
-from hsmjwt.compose.halves import rules_for
+from hsmjwt.compose.halves import policy_in, rules_for
 from hsmjwt.compose.requirements import by_table, certificates_named, stated_of
 from hsmjwt.custody.proof import self_test
 from hsmjwt.errors import DeviceError, KeyFault, KeyNotFoundError, PolicyError
@@ -22,12 +22,13 @@ from hsmjwt.guard.keypolicy import ATTRIBUTES, Finding, Policy, described, judge
 from hsmjwt.guard.policy import check_clock
 from hsmjwt.hsm.facts import KeyFacts, of_key, of_place, of_token
 from hsmjwt.hsm.module import Module
-from hsmjwt.hsm.objects import KeyObject, find_signing_key
+from hsmjwt.hsm.objects import find_signing_key
 from hsmjwt.hsm.slots import Slot
 from hsmjwt.hsm.uri import format_object_uri
+from hsmjwt.jose.claims import rfc3339
 from hsmjwt.jose.jwk import thumbprint
 from hsmjwt.jose.keys import PublicKey
-from hsmjwt.keyrules import KeyRules
+from hsmjwt.keyrules import KeyRules, named_first
 
 if TYPE_CHECKING:
     from hsmjwt.x509.attestation import Proof
@@ -208,15 +209,14 @@ class _Desk:
 
     def _rules(self, place: _Place, facts: KeyFacts) -> tuple[KeyRules, ...]:
         """Return what the tables say that mean the key, the one that was named first."""
-        settings, named = self._devices.settings, self._choice.rules
-        key = KeyObject(None, {"LABEL": facts.label, "ID": facts.id}, place.token, "private")
-        found = rules_for(settings, place.module, place.slot, key) if settings.keys else ()
-        return (*((named,) if named.table is not None else ()), *(each for each in found if each.table != named.table))
+        found = rules_for(self._devices.settings, place.module, place.slot, facts.label, facts.id)
+        return named_first(self._choice.rules, found)
 
     def _required(self, tables: Iterable[KeyRules]) -> Policy:
-        name = next((rules.require for rules in tables if rules.require is not None), policies.DEFAULT)
+        rules = next((each for each in tables if each.require is not None), KeyRules(require=policies.DEFAULT))
+        name = rules.require or policies.DEFAULT
         if name not in self._policies:
-            self._policies[name] = policies.load(name, trusted=True)
+            self._policies[name] = policy_in(self._devices.settings, rules, name)
         return self._policies[name]
 
 
@@ -229,7 +229,7 @@ def _as_json(key: KeyReport, at: float) -> dict[str, Any]:
     stated, proof = key.stated, key.proof
     return {
         "as_stated_by": "the module",
-        "at": moment(at),
+        "at": rfc3339(at),
         "module": {name.removeprefix("module_"): stated[name] for name in _MODULE_PART},
         "token": {
             **{name.removeprefix("token_"): stated[name] for name in _TOKEN_PART},
@@ -273,8 +273,3 @@ def facts_in_words(key: KeyReport) -> list[tuple[str, str]]:
 def shown(label: str) -> str:
     """Return a label with what is no UTF-8 in it replaced."""
     return label.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-def moment(at: float) -> str:
-    """Return Unix time as RFC 3339 has it, in UTC."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))

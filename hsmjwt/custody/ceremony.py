@@ -15,7 +15,7 @@ from hsmjwt.compose import policies
 from hsmjwt.compose.devices import DeviceChoice, Devices
 from hsmjwt.custody import auditing, certificates
 from hsmjwt.custody.ceremony_file import Ceremony, Format
-from hsmjwt.custody.generating import generate_key
+from hsmjwt.custody.generating import bound_key, generate_key
 from hsmjwt.custody.keys import public_key
 from hsmjwt.custody.publishing import public_jwk
 from hsmjwt.custody.report_html import page
@@ -64,12 +64,16 @@ def plan(devices: Devices, choice: DeviceChoice, ceremony: Ceremony) -> dict[str
     policy = policies.load(ceremony.policy)
     module = devices.module(choice)
     slot = module.find_token(choice.uri)
-    _refuse_label(module.session(slot), slot, ceremony, sees_all=False)
-    chosen_mechanisms(ceremony.new, module.mechanisms(slot))
-    module.settle()
+    try:
+        ceremony = _bound(devices, choice, module, slot, ceremony)
+        _refuse_label(module.session(slot), slot, ceremony, sees_all=False)
+        chosen_mechanisms(ceremony.new, module.mechanisms(slot))
+    finally:
+        module.settle()
     new = ceremony.new
+    algs = [new.algorithm.name, *new.also]
     steps: list[dict[str, Any]] = [
-        {"step": "generate", "type": new.kind.name, "label": new.label, "alg": new.algorithm.name}
+        {"step": "generate", "type": new.kind.name, "label": new.label, "alg": algs if new.also else algs[0]}
     ]
     if ceremony.certificate is not None:
         kind, wanted = ceremony.certificate.kind, ceremony.certificate.wanted
@@ -102,6 +106,11 @@ def perform(devices: Devices, choice: DeviceChoice, ceremony: Ceremony) -> Perfo
     policies.load(ceremony.policy)
     module = devices.module(choice)
     slot = module.find_token(choice.uri)
+    try:
+        ceremony = _bound(devices, choice, module, slot, ceremony)
+    except HsmjwtError:
+        module.settle()
+        raise
     module.log_in(slot, devices.login(choice))
     _refuse_label(module.session(slot), slot, ceremony, sees_all=True)
     chosen_mechanisms(ceremony.new, module.mechanisms(slot))
@@ -109,6 +118,15 @@ def perform(devices: Devices, choice: DeviceChoice, ceremony: Ceremony) -> Perfo
     transcript.about.update(module=_module(module), token=_token(slot))
     transcript.make_folder()
     return _Work(devices, choice, ceremony, transcript).done()
+
+
+def _bound(devices: Devices, choice: DeviceChoice, module: Module, slot: Slot, ceremony: Ceremony) -> Ceremony:
+    """Return the ceremony with the algorithms that key tables bind the new key to; raises PolicyError."""
+    new, certificate = bound_key(devices, choice, module, slot, ceremony.new), ceremony.certificate
+    if certificate is not None:
+        wanted = msgspec.structs.replace(certificate.wanted, alg=new.algorithm.name)
+        certificate = msgspec.structs.replace(certificate, wanted=wanted)
+    return msgspec.structs.replace(ceremony, new=new, certificate=certificate)
 
 
 class _Work:
@@ -121,6 +139,7 @@ class _Work:
 
     def done(self) -> Performed:
         ceremony, transcript, alg = self._ceremony, self._transcript, self._ceremony.new.algorithm
+        named = None if ceremony.new.also else alg.name  # a JWK can name one
         with self._step("generate") as told:
             made = generate_key(self._devices, self._choice, ceremony.new)
             self._uri = told["uri"] = made.uri
@@ -128,13 +147,13 @@ class _Work:
             key = msgspec.structs.replace(self._choice, uri=parse(made.uri))
             public = public_key(self._devices, key)
             told.update(thumbprint=thumbprint(public), spki_sha256=spki_sha256(public).hex())
-            told["jwk"] = public_jwk(public, alg.name)
+            told["jwk"] = public_jwk(public, named)
         if ceremony.certificate is not None:
             with self._step("certificate") as told:
                 self._certify(key, told)
         with self._step("export") as told:
             told["files"] = [
-                self._keep(_PUBLIC[each], _written(public, each, ceremony.new.label, alg.name))
+                self._keep(_PUBLIC[each], _written(public, each, ceremony.new.label, named))
                 for each in ceremony.formats
             ]
         with self._step("audit") as told:
@@ -200,7 +219,7 @@ class _Work:
             raise
 
 
-def _written(public: PublicKey, form: Format, label: str, alg: str) -> bytes:
+def _written(public: PublicKey, form: Format, label: str, alg: str | None) -> bytes:
     match form:
         case "pem":
             return spki_pem(public).encode("ascii")

@@ -10,11 +10,13 @@ from typing import Any, Final, Literal, TypeVar, get_args
 
 import msgspec
 
+from hsmjwt.compose import policies
 from hsmjwt.custody.certificates import DAYS, Wanted
 from hsmjwt.errors import ConfigError, UsageError
 from hsmjwt.hsm.keygen import NewKey, parse_new_key
 from hsmjwt.hsm.uri import KeyUri
 from hsmjwt.hsm.uri import parse as parse_uri
+from hsmjwt.keyrules import is_policy_file
 from hsmjwt.nearest import did_you_mean
 from hsmjwt.toml_lines import KeyPath
 from hsmjwt.toml_tables import Source, dotted, not_toml, where
@@ -25,7 +27,6 @@ CertificateKind = Literal["self-signed", "csr"]
 Format = Literal["pem", "der", "jwk", "ssh"]
 
 LARGEST: Final = 1024 * 1024  # bytes; a file of this size was reviewed by nobody
-DEFAULT_POLICY: Final = "device-born"
 _NOUN: Final = "ceremony file"
 
 # What each key's value must be: the kinds of toml_tables.
@@ -99,7 +100,6 @@ class _Reader:
         """Check the whole document."""
         top = self.table((), document, _TOP, needed=("operator", "witnesses", "out", "key"))
         key = self.table(("key",), top["key"], _KEY, needed=("token", "label", "type"))
-        new = self.new_key(key)
         audit = self.table(("audit",), top.get("audit", {}), _AUDIT)
         return Ceremony(
             path=self.path,
@@ -109,10 +109,10 @@ class _Reader:
             witnesses=self.witnesses(top),
             out=os.path.join(self.folder, top["out"]),
             token=self.token(key["token"]),
-            new=new,
-            certificate=self.certificate(top, new.algorithm.name),
+            new=self.new_key(key),
+            certificate=self.certificate(top),
             formats=self.formats(self.table(("export",), top.get("export", {}), _EXPORT).get("formats", ["pem"])),
-            policy=self.policy(audit.get("policy", DEFAULT_POLICY)),
+            policy=self.policy(audit.get("policy", policies.DEFAULT)),
         )
 
     def table(
@@ -163,8 +163,8 @@ class _Reader:
             return new
         return self.fault_of(("key", "alg"), lambda: parse_new_key(key["type"], key["label"], None, key["alg"]))
 
-    def certificate(self, top: Mapping[str, Any], alg: str) -> CertificatePlan | None:
-        """Return what the key is to sign of itself, None where nothing is asked for."""
+    def certificate(self, top: Mapping[str, Any]) -> CertificatePlan | None:
+        """Return what the key is to sign of itself, by whatever it is made for; None where nothing is asked for."""
         if "certificate" not in top:
             return None
         path = ("certificate",)
@@ -179,9 +179,8 @@ class _Reader:
         subject = table["subject"]
         self.fault_of((*path, "subject"), lambda: Wanted(subject=subject))
         self.fault_of((*path, "san"), lambda: Wanted(subject=subject, san=san))
-        wanted = self.fault_of(
-            (*path, "days"), lambda: Wanted(subject=subject, san=san, days=table.get("days", DAYS), alg=alg)
-        )
+        days = table.get("days", DAYS)
+        wanted = self.fault_of((*path, "days"), lambda: Wanted(subject=subject, san=san, days=days))
         return CertificatePlan(kind=kind, wanted=wanted)
 
     def formats(self, named: str | list[str]) -> tuple[Format, ...]:
@@ -191,7 +190,7 @@ class _Reader:
 
     def policy(self, named: str) -> str:
         """Return a policy's name, or the whole path of its file, told by a slash or its ending."""
-        return os.path.join(self.folder, named) if "/" in named or named.endswith(".toml") else named
+        return os.path.join(self.folder, named) if is_policy_file(named) else named
 
     def choice(self, path: KeyPath, text: str, known: tuple[Any, ...]) -> Any:
         """Return a text that must be one of some."""

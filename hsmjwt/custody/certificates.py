@@ -15,8 +15,8 @@ from hsmjwt.guard.policy import check_clock
 from hsmjwt.hsm.certificates import CertificateObject, certificate_beside, find_certificates
 from hsmjwt.hsm.objects import KeyObject
 from hsmjwt.hsm.slots import Slot
-from hsmjwt.hsm.uri import SCHEME, parse
-from hsmjwt.jose.algorithms import ALGORITHMS, Algorithm, by_default, misfit
+from hsmjwt.hsm.uri import parse
+from hsmjwt.jose.algorithms import Algorithm, by_default, preferred
 from hsmjwt.jose.jws import OpenKey
 from hsmjwt.jose.keys import PublicKey
 from hsmjwt.keyrules import known_alg
@@ -87,12 +87,8 @@ def request(devices: Devices, choice: DeviceChoice, wanted: Wanted) -> bytes:
 
 
 def _algorithm(opened: OpenKey, wanted: Wanted) -> Algorithm:
-    if wanted.alg is None:
-        return opened.algs[0] if opened.algs else by_default(opened.signer.public_key)
-    reason = misfit(ALGORITHMS[wanted.alg], opened.signer.public_key)
-    if reason is not None:
-        raise KeyUnfitError(reason)
-    return ALGORITHMS[wanted.alg]
+    named = () if wanted.alg is None else (wanted.alg,)
+    return preferred(named, opened.algs) or by_default(opened.signer.public_key)
 
 
 def certificate_of(  # noqa: PLR0917 - a key as it was found, in parts
@@ -103,21 +99,20 @@ def certificate_of(  # noqa: PLR0917 - a key as it was found, in parts
     It is what the key table names, a PEM file or a certificate on a token, else what lies beside the key on its token.
     Raises ConfigError for a file that cannot be read, KeyFault for a named one that is not there or of another key.
     """
-    named = choice.rules.certificate
-    if named is None:
+    rules = choice.rules
+    if rules.certificate is None:
         beside = certificate_beside(session, key, public_key)
         return [] if beside is None else [beside.der]
-    on_token = named.lower().startswith(SCHEME)
-    if on_token:
-        every = [_named(devices, choice, named, session, slot).der]
+    if rules.certificate_file is not None:
+        every = load_public_file(devices.settings, rules, "certificate", rules.certificate_file, read_chain)
     else:
-        every = load_public_file(devices.settings, choice.rules, "certificate", named, read_chain)
+        every = [_named(devices, choice, rules.certificate, session, slot).der]
     try:
         chain = ordered(every, public_key)
     except UsageError as error:
-        raise KeyUnfitError(f"'{named}': {error.message}", hint=error.hint) from None
+        raise KeyUnfitError(f"'{rules.certificate}': {error.message}", hint=error.hint) from None
     if not chain:
-        raise of_another_key(f"'{named}', the key table's certificate,")
+        raise of_another_key(f"'{rules.certificate}', the key table's certificate,")
     return chain
 
 

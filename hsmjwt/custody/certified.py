@@ -16,6 +16,7 @@ from hsmjwt.guard.policy import check_clock
 from hsmjwt.hsm.certificates import CertificateObject, NewCertificate, find_certificates, store
 from hsmjwt.hsm.objects import KeyObject, find_object
 from hsmjwt.hsm.uri import KeyUri
+from hsmjwt.jose.claims import rfc3339
 from hsmjwt.jose.encoding import b64u_encode
 from hsmjwt.jose.keys import HiddenKey, PublicKey
 from hsmjwt.x509.certificate import Certificate, read
@@ -75,7 +76,7 @@ def _refuse_expired(leaf: Certificate, now: float, warn: Callable[[str], None]) 
     if now > leaf.not_after:
         raise expired(leaf)
     if now < leaf.not_before:
-        warn(f"warning: the certificate is not valid before {moment(leaf.not_before)}")
+        warn(f"warning: the certificate is not valid before {rfc3339(leaf.not_before)}")
 
 
 def _beside(session: Any, key: KeyObject) -> list[CertificateObject]:
@@ -160,17 +161,17 @@ def certificate_state(
         raise expired(leaf)
     if now < leaf.not_before:
         raise KeyFault(
-            f"the certificate '{leaf.subject}' is not valid before {moment(leaf.not_before)}",
+            f"the certificate '{leaf.subject}' is not valid before {rfc3339(leaf.not_before)}",
             hint="is the clock right?",
         )
     above = f", and {len(chain) - 1} above it" if len(chain) > 1 else ""
-    return f"'{leaf.subject}', of this key, valid until {moment(leaf.not_after)}{above}"
+    return f"'{leaf.subject}', of this key, valid until {rfc3339(leaf.not_after)}{above}"
 
 
 def expired(leaf: Certificate) -> KeyFault:
     """Return the error for a certificate that has ended."""
     return KeyFault(
-        f"the certificate '{leaf.subject}' expired on {moment(leaf.not_after)}",
+        f"the certificate '{leaf.subject}' expired on {rfc3339(leaf.not_after)}",
         hint="hsmjwt cert csr asks an authority for a new one, hsmjwt cert self-signed makes one",
     )
 
@@ -205,8 +206,8 @@ def about(der: bytes, now: float) -> dict[str, Any]:
         "subject": said.subject,
         "issuer": said.issuer,
         "serial": said.serial_hex,
-        "not_before": moment(said.not_before),
-        "not_after": moment(said.not_after),
+        "not_before": rfc3339(said.not_before),
+        "not_after": rfc3339(said.not_after),
         "days_left": math.floor((said.not_after - now) / _DAY),
         "valid": said.not_before <= now <= said.not_after,
         "san": list(said.san),
@@ -237,8 +238,3 @@ def is_self_signed(certificate: Certificate) -> bool | None:
         return verify.valid(key, signature[0], certificate.signed, signature[1])
     except KeyUnfitError:  # numbers that are no key
         return False
-
-
-def moment(at: int) -> str:
-    """Return Unix time as RFC 3339 has it, in UTC."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from hsmjwt.compose.devices import DeviceChoice, Devices
-from hsmjwt.custody.dependents import Dependents, dependents, refuse_protected, tables_for
+from hsmjwt.compose.halves import tables_for
+from hsmjwt.custody.dependents import Dependents, dependents, refuse_protected
 from hsmjwt.errors import HsmjwtError
 from hsmjwt.hsm.deleting import Belongings, OnToken, belongings, destroy, refuse_lasting
 from hsmjwt.hsm.slots import Slot
@@ -53,7 +54,7 @@ def doomed_key(devices: Devices, choice: DeviceChoice) -> Doomed:
     found = belongings(session, choice.uri, slot.token, slot.needed_id)
     tables = {}
     for half in found.keys:
-        for table in tables_for(devices.settings, module.library.path, slot, half.label, half.id):
+        for table in tables_for(devices.settings, module, slot, half.label, half.id):
             tables[table.name] = table
     refuse_protected(list(tables.values()), found.key.uri(slot.needed_id), "deleted")
     for half in found.keys:

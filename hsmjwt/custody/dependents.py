@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 from hsmjwt.config import KeyTable, Settings
 from hsmjwt.guard.policy import bound_to, check_alg, refused
-from hsmjwt.hsm.slots import Slot
-from hsmjwt.keyrules import KeyRules, bounds, rules_of, tables_of
+from hsmjwt.keyrules import KeyRules, bounds, named_first, rules_of
 
 
 class Dependents(NamedTuple):
@@ -17,19 +16,13 @@ class Dependents(NamedTuple):
     profiles: tuple[str, ...]
 
 
-def tables_for(settings: Settings, module: str, slot: Slot, label: str | None, key_id: bytes | None) -> list[KeyTable]:
-    """Return the key tables that mean a key; `module` is the real path of the one that shows it."""
-    assert slot.token is not None  # noqa: S101 - a key lies on one
-    return tables_of(settings, slot.token, slot.info, label, key_id, module=module)
-
-
 def bound_algs(settings: Settings, tables: list[KeyTable], asked: str | None, named: KeyRules) -> tuple[str, ...]:
     """Return the algorithms that a new key is for: the one that is asked for, else those that its key tables list.
 
     None where neither says. `named` is what the key table says that was named, whether it means the key or not. Raises
     PolicyError where the tables bind the key to others.
     """
-    limits = bounds([named, *(rules_of(settings, table) for table in tables if table.name != named.table)])
+    limits = bounds(named_first(named, [rules_of(settings, table) for table in tables]))
     if asked is None:
         return bound_to(limits)
     check_alg(limits, asked)

@@ -10,26 +10,24 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from typing import Any
 
 import msgspec
 
 from hsmjwt.compose.devices import DeviceChoice, Devices, state_folder
-from hsmjwt.custody.dependents import bound_algs, tables_for
-from hsmjwt.custody.proof import self_test
+from hsmjwt.compose.halves import tables_for
+from hsmjwt.custody.dependents import bound_algs
+from hsmjwt.custody.leftovers import TAKEN, Bench, Leftovers
 from hsmjwt.errors import DeviceError, HsmjwtError, KeyFault, KeyUnfitError, LoginError
 from hsmjwt.hsm.creating import removed
 from hsmjwt.hsm.keygen import NewKey, NewPair, chosen_mechanisms, generate, rename
 from hsmjwt.hsm.module import Module
-from hsmjwt.hsm.objects import NAMES, KeyObject, public_key_of, search
-from hsmjwt.hsm.shells import may_hold_shells, shells
+from hsmjwt.hsm.objects import KeyObject, public_key_of, search
 from hsmjwt.hsm.slots import Slot
 from hsmjwt.hsm.unfinished import Unfinished, UnfinishedNotes, begun
 from hsmjwt.hsm.uri import KeyUri
 from hsmjwt.hsm.ways import WAYS
 from hsmjwt.jose.algorithms import ALGORITHMS
-from hsmjwt.keyrules import KeyRules
 from hsmjwt.x509.public import key_identifier
 
 _PATIENCE = 10.0  # seconds that a Ctrl-C gives the token to end, so that the new key can be removed
@@ -64,23 +62,27 @@ def generate_key(devices: Devices, choice: DeviceChoice, new: NewKey, *, if_abse
         module.settle()
         raise LoginError("the token asks for a login before it makes a key, and the PIN source is none")
     try:
-        new = _bound(devices, choice, module, slot, new)
+        new = bound_key(devices, choice, module, slot, new)
     except HsmjwtError:
         module.settle()
         raise
     module.log_in(slot, devices.login(choice))
     notes = UnfinishedNotes(folder, slot.token, devices.around.deadline)
     with notes.turn():
-        return _Work(devices, choice, module, slot, new, notes=notes).done(if_absent=if_absent)
+        return _Work(Bench(devices, choice, module, slot, notes), new).done(if_absent=if_absent)
 
 
-def _bound(devices: Devices, choice: DeviceChoice, module: Module, slot: Slot, new: NewKey) -> NewKey:
+def bound_key(devices: Devices, choice: DeviceChoice, module: Module, slot: Slot, new: NewKey) -> NewKey:
     """Return the new key with the algorithms that its key tables list, where none is asked for.
 
-    Raises PolicyError where they bind it to others.
+    Of further ones that are asked for those are left out that the tables do not list. Raises PolicyError where they
+    bind it to others.
     """
-    tables = tables_for(devices.settings, module.library.path, slot, new.label, new.id)
+    tables = tables_for(devices.settings, module, slot, new.label, new.id)
     algs = bound_algs(devices.settings, tables, new.alg, choice.rules)
+    if new.alg is not None:
+        agreed = bound_algs(devices.settings, tables, None, choice.rules)
+        return msgspec.structs.replace(new, also=tuple(alg for alg in new.also if not agreed or alg in agreed))
     able = tuple(alg for alg in algs if new.kind.takes(ALGORITHMS[alg]))
     if not able:  # none is listed, or none that the type makes, which this refuses
         bound_algs(devices.settings, tables, new.algorithm.name, choice.rules)
@@ -91,130 +93,41 @@ def _bound(devices: Devices, choice: DeviceChoice, module: Module, slot: Slot, n
 class _Work:
     """The making of one key, in a process that is logged in and whose turn it is."""
 
-    def __init__(
-        self, devices: Devices, choice: DeviceChoice, module: Module, slot: Slot, new: NewKey, *, notes: UnfinishedNotes
-    ) -> None:
-        assert slot.token is not None  # noqa: S101 - see above
-        self._devices, self._around, self._module, self._slot = devices, devices.around, module, slot
-        self._token, self._new, self._notes = slot.token, new, notes
-        # What a key table demands of its key is not asked of the signature that comes before anybody has the key.
-        self._choice = msgspec.structs.replace(choice, rules=KeyRules())
+    def __init__(self, bench: Bench, new: NewKey) -> None:
+        self._bench, self._new = bench, new
+        self._around, self._module, self._slot, self._notes = bench.around, bench.module, bench.slot, bench.notes
         self._stopped, self._over = threading.Event(), threading.Event()
         self._over.set()  # nothing has begun
-        self._hint = "take another --label or --id; nothing was changed"
-
-    @cached_property
-    def _session(self) -> Any:
-        return self._module.session(self._slot, write=True)
+        self._hint = TAKEN
 
     def done(self, *, if_absent: bool) -> Generated:
+        left = Leftovers(self._bench, self._new)
         for note in self._notes.read():
-            finished = self._tidied(note)
+            finished = left.tidied(note)
             if finished is not None:
                 return Generated(finished, created=True)
+        self._hint = left.hint
         with self._abandoned_in_order():
             with self._module.alone():  # or of two that start together both would find the label free
                 known = self._known(if_absent=if_absent)
                 if known is not None:
                     return Generated(known, created=False)
                 mechanisms = chosen_mechanisms(self._new, self._module.mechanisms(self._slot))
-                session = self._session
+                session = self._bench.session
                 self._over.clear()
                 self._heed()
-                before = self._shells()
+                before = self._bench.shells()
                 note = begun(self._new, None if before is None else len(before))
                 self._notes.keep(note)
                 try:
                     self._around.deadline.enter(MAKES)
-                    pair = generate(session, self._new, self._token, note.mark, mechanisms)
+                    pair = generate(session, self._new, self._bench.token, note.mark, mechanisms)
                 except HsmjwtError as error:
                     raise self._undone(error, None, note) from None
             self._around.deadline.enter("the token")
             made = self._proven(pair, note, mechanisms)
         self._tell(made)
-        return Generated(made.private.uri(self._slot.needed_id), created=True, dropped=made.dropped)
-
-    # What an earlier run has left.
-
-    def _tidied(self, note: Unfinished) -> str | None:
-        """Finish or remove what an earlier run has left; return the URI of a key that is what is asked for now."""
-        marked = self._of(KeyUri(object=note.label, id=note.mark))
-        if note.final is None:
-            if note.label == self._new.label and not marked:
-                # Where a token took the id that was asked for, and no mark, there is no telling whose it is.
-                self._hint = "an interrupted run may have left it: hsmjwt key delete removes it if nobody uses it"
-            self._sweep(note)
-            self._clear(note, marked)
-            return None
-        named = self._of(KeyUri(object=note.label, id=note.final))
-        if sum(half.kind == "private" for half in (*marked, *named)) == 1:
-            rename(marked, note.final)
-            try:
-                return self._finished(note)
-            except HsmjwtError as error:
-                if not isinstance(error, KeyFault) and error.ckr is not None:  # the token's trouble, not the key's
-                    self._fail(note, error)
-                    return None
-                self._around.warn(f"warning: the key '{note.label}' of an interrupted run is no good: {error.message}")
-        self._clear(note, marked + self._public_halves(note))
-        return None
-
-    def _finished(self, note: Unfinished) -> str | None:
-        """Have a key sign once more that has its last id by now, and keep it."""
-        assert note.final is not None  # noqa: S101 - the caller has looked
-        found = [self._of(KeyUri(object=note.label, id=each, type="private")) for each in (note.final, note.mark)]
-        uri = self._uri((found[0] or found[1])[0])
-        self_test(self._devices, self._choice, uri, note.alg)
-        self._notes.drop(note)
-        self._around.warn(f"finished the key that an interrupted run had made: {uri}")
-        return uri if note.is_of(self._new) else None
-
-    def _public_halves(self, note: Unfinished) -> list[KeyObject]:
-        """Return the objects with a key's last id that hold the very public key that its note speaks of."""
-        found = []
-        for half in search(self._session, KeyUri(object=note.label, id=note.final, type="public"), self._token):
-            with contextlib.suppress(KeyUnfitError):
-                if key_identifier(half.public_key()) == note.public:
-                    found.append(half)
-        return found
-
-    def _clear(self, note: Unfinished, left: list[KeyObject]) -> None:
-        """Remove what is left of a key that was never handed out."""
-        names = ", ".join(self._uri(half) for half in left)
-        fault = DeviceError(f"what an interrupted run has left cannot be removed: {names}")
-        failed = removed((half.handle for half in left), fault, note.label)
-        if failed is not fault:
-            self._fail(note, failed)
-            return
-        if left:
-            self._around.warn(f"removed what an interrupted run had left of a new key: {names}")
-        self._notes.drop(note)
-
-    def _shells(self) -> list[int] | None:
-        """Return the objects without name and content, by number; None where none can be on the token."""
-        direct = self._module.library.direct
-        if direct is None or not may_hold_shells(self._token):
-            return None
-        return shells(direct, self._session.handle)
-
-    def _sweep(self, note: Unfinished) -> None:
-        """Remove what is no key yet, where there was no such thing when the note was written."""
-        found, direct = self._shells(), self._module.library.direct
-        if note.shells != 0 or not found or direct is None:
-            return
-        try:
-            for number in found:
-                direct.destroy(self._session.handle, number)
-        except HsmjwtError as error:
-            self._fail(note, error)
-            return
-        self._around.warn(f"removed what an interrupted run had left of a new key: {len(found)} without a name")
-
-    def _fail(self, note: Unfinished, error: HsmjwtError) -> None:
-        """Raise the error that keeps the note, unless another key is in hand."""
-        if note.label == self._new.label:
-            raise error
-        self._around.warn(f"warning: {error.message}")
+        return Generated(self._bench.uri(made.private), created=True, dropped=made.dropped)
 
     # What is there already.
 
@@ -224,18 +137,18 @@ class _Work:
         Raises KeyFault where label or id are taken.
         """
         session, new = self._module.session(self._slot), self._new
-        found = search(session, KeyUri(object=new.label), self._token)
+        found = search(session, KeyUri(object=new.label), self._bench.token)
         if not found and new.id is not None:
-            found = search(session, KeyUri(id=new.id), self._token)
+            found = search(session, KeyUri(id=new.id), self._bench.token)
             if_absent = False  # another label is another key
         if not found:
             return None
         private = [key for key in found if key.kind == "private"]
-        names = ", ".join(self._uri(key) for key in (private or found)[:2])
+        names = ", ".join(self._bench.uri(key) for key in (private or found)[:2])
         if not private:
             raise KeyFault(
                 f"only a public key has this label or id, and no private one: {names}",
-                hint=f"hsmjwt key delete '{self._uri(found[0])}' removes it if nobody needs it; {self._hint}",
+                hint=f"hsmjwt key delete '{self._bench.uri(found[0])}' removes it if nobody needs it; {self._hint}",
             )
         if not if_absent:
             raise KeyFault(f"there is a key with this label or id already: {names}", hint=self._hint)
@@ -244,7 +157,7 @@ class _Work:
         wrong = self._amiss(session, private[0])
         if wrong is not None:
             raise KeyFault(f"there is a key with this label already, and {wrong}: {names}", hint=self._hint)
-        return self._uri(private[0])
+        return self._bench.uri(private[0])
 
     def _amiss(self, session: Any, key: KeyObject) -> str | None:
         """Return in words why a key is not what is asked for, None where it is."""
@@ -279,7 +192,7 @@ class _Work:
                 if error.hint is not None:
                     raise error
                 self._heed()
-                now = generate(self._session, self._new, self._token, None, mechanisms)
+                now = generate(self._bench.session, self._new, self._bench.token, None, mechanisms)
                 named = self._named(now, note)
             self._heed()
         except HsmjwtError as error:
@@ -291,7 +204,7 @@ class _Work:
     def _named(self, pair: NewPair, note: Unfinished) -> NewPair | None:
         """Have the key sign, and give both halves their id; return None where that is asked for and cannot be had."""
         self._heed()
-        public = self_test(self._devices, self._choice, self._uri(pair.private), self._new.algorithm.name)
+        public = self._bench.signs(self._bench.uri(pair.private), self._new.algorithm.name)
         self._heed()
         if self._new.id is not None and not pair.marked:
             return pair
@@ -307,7 +220,7 @@ class _Work:
         told = error if pair is None else pair.removed(error)
         if pair is None or pair.marked:
             with contextlib.suppress(HsmjwtError):  # a session that is lost: the note stays, and the next run looks
-                told = removed([half.handle for half in self._of(KeyUri(id=note.mark))], error, self._new.label)
+                told = removed([half.handle for half in self._bench.keys(KeyUri(id=note.mark))], error, self._new.label)
                 if told is error:
                     self._notes.drop(note)
         elif told is error:
@@ -347,9 +260,3 @@ class _Work:
         """End the work where the process is about to end."""
         if self._stopped.is_set():
             raise HsmjwtError("interrupted")
-
-    def _of(self, uri: KeyUri) -> list[KeyObject]:
-        return search(self._session, uri, self._token, NAMES)
-
-    def _uri(self, key: KeyObject) -> str:
-        return key.uri(self._slot.needed_id)

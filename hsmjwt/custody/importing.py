@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 
 from hsmjwt.compose.devices import PROMPT, DeviceChoice, Devices
-from hsmjwt.custody.dependents import bound_algs, refuse_protected, tables_for
+from hsmjwt.compose.halves import tables_for
+from hsmjwt.custody.dependents import bound_algs, refuse_protected
 from hsmjwt.custody.proof import self_test
 from hsmjwt.errors import DeviceError, HsmjwtError, KeyFault, KeyUnfitError, LoginError, UsageError
 from hsmjwt.hsm.creating import removed
@@ -181,7 +182,7 @@ class _Work:
     def _algorithms(self) -> list[Algorithm]:
         """Return what the key is to sign by: as asked for, else as its key table says, else its type's usual one."""
         settings, key = self._devices.settings, self._soft.public_key
-        tables = tables_for(settings, self._module.library.path, self._slot, self._wanted.label, self._id)
+        tables = tables_for(settings, self._module, self._slot, self._wanted.label, self._id)
         names = bound_algs(settings, tables, self._wanted.alg, self._choice.rules)
         algs = [ALGORITHMS[name] for name in names] or [by_default(key)]
         for alg in algs:
@@ -242,7 +243,7 @@ class _Work:
 
     def _refuse_protected(self, keys: list[KeyObject]) -> None:
         for key in keys:
-            tables = tables_for(self._devices.settings, self._module.library.path, self._slot, key.label, key.id)
+            tables = tables_for(self._devices.settings, self._module, self._slot, key.label, key.id)
             refuse_protected(tables, self._uri(key), "written over")
 
     def _everything(self) -> list[KeyObject]:

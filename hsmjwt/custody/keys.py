@@ -88,7 +88,10 @@ def found(devices: Devices, choice: DeviceChoice, *kinds: KeyType) -> FoundKey:
     KeyUnfitError for a URI of another kind of object, KeyNotFoundError and KeyNotUniqueError with the candidates.
     """
     if choice.uri.type not in (None, "private", "public"):
-        raise KeyUnfitError(f"'{choice.uri.brief}' does not name a key", hint="leave type out, or write type=public")
+        hint = "leave type out, or write type=public"
+        if choice.uri.type == "cert":
+            hint += "; hsmjwt cert show takes a certificate's URI"
+        raise KeyUnfitError(f"'{choice.uri.brief}' does not name a key", hint=hint)
     module = devices.module(choice)
     slot = module.find_token(choice.uri)
     assert slot.token is not None  # noqa: S101 - find_token returns no other

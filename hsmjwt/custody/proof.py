@@ -9,7 +9,7 @@ import msgspec
 from hsmjwt.compose.devices import DeviceChoice, Devices, open_signer
 from hsmjwt.guard.policy import SELF_TEST
 from hsmjwt.hsm.uri import parse
-from hsmjwt.jose.algorithms import ALGORITHMS, by_default
+from hsmjwt.jose.algorithms import by_default, preferred
 from hsmjwt.jose.keys import PublicKey
 
 
@@ -20,6 +20,6 @@ def self_test(devices: Devices, choice: DeviceChoice, uri: str, alg: str | None 
     """
     opened = open_signer(devices, msgspec.structs.replace(choice, uri=parse(uri)), "self-test", alg)
     signer = opened.signer
-    first = next(iter(opened.algs), None) or by_default(signer.public_key)
-    signer.sign(SELF_TEST + os.urandom(32), ALGORITHMS[alg] if alg else first)
+    chosen = preferred(() if alg is None else (alg,), opened.algs) or by_default(signer.public_key)
+    signer.sign(SELF_TEST + os.urandom(32), chosen)
     return signer.public_key

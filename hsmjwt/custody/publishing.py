@@ -21,7 +21,7 @@ from hsmjwt.jose.algorithms import ALGORITHMS, by_default, fits, misfit, usable_
 from hsmjwt.jose.encoding import b64u_encode
 from hsmjwt.jose.jwk import thumbprint, to_jwk
 from hsmjwt.jose.keys import PublicKey, RsaKey
-from hsmjwt.keyrules import KeyRules, bounds
+from hsmjwt.keyrules import KeyRules, bounds, named_first
 from hsmjwt.secret import SecretSource
 
 _NO_LOGIN = SecretSource(kind="none")
@@ -115,12 +115,7 @@ def _entry(devices: Devices, wanted: Wanted) -> _Entry:
         raise KeyUnfitError(f"the key '{uri}' signs nothing: {misfit(by_default(public), public)}")
     rules = _rules(devices, wanted.choice, there)
     for each in rules:
-        if each.thumbprint not in (None, thumbprint(public)):
-            raise KeyUnfitError(
-                f"another key is behind the URI of [keys.{each.table}]: its thumbprint is {thumbprint(public)}, not "
-                f"{each.thumbprint}",
-                hint=f"the key is '{uri}'; where it is the right one, change the table's thumbprint",
-            )
+        halves.check_thumbprint(each, public, uri)
     named = next((each for each in rules if each.certificate is not None), wanted.choice.rules)
     choice = msgspec.structs.replace(wanted.choice, rules=named)
     chain = certificate_of(devices, choice, there.key, there.session, there.slot, public)
@@ -159,6 +154,6 @@ def _private_half(devices: Devices, choice: DeviceChoice) -> KeyObject | None:
 
 def _rules(devices: Devices, choice: DeviceChoice, there: FoundKey) -> tuple[KeyRules, ...]:
     """Return what the key table says that was named, and what any other one says that means the key."""
-    every = halves.rules_for(devices.settings, devices.module(choice), there.slot, there.key)
-    others = tuple(each for each in every if each.table != choice.rules.table)
-    return others if choice.rules.table is None else (choice.rules, *others)
+    key, _, slot = there
+    every = halves.rules_for(devices.settings, devices.module(choice), slot, key.label, key.id)
+    return named_first(choice.rules, every)

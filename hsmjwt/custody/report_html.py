@@ -10,8 +10,9 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from hsmjwt.custody import auditing
-from hsmjwt.custody.auditing import KeyReport, Report, moment
+from hsmjwt.custody.auditing import KeyReport, Report
 from hsmjwt.guard.keypolicy import in_words
+from hsmjwt.jose.claims import rfc3339
 
 _STYLE: Final = """
 :root { color-scheme: light; }
@@ -65,7 +66,7 @@ def page(report: Report) -> str:
     parts = [
         _HEAD.format(title=_text(name), style=_STYLE),
         "<header>\n<h1>Key audit, as stated by the module</h1>\n",
-        f'<p class="stated">Made on <time>{_text(moment(report.at))}</time>. What a module says of a key cannot be ',
+        f'<p class="stated">Made on <time>{_text(rfc3339(report.at))}</time>. What a module says of a key cannot be ',
         "checked through the module; only a proof that the device signed could show it to be true.</p>\n",
     ]
     if len(keys) != 1:

@@ -7,7 +7,6 @@ rotation of a key table: the profile names that one, and each other profile of t
 
 from __future__ import annotations
 
-import functools
 import os
 import time
 from collections.abc import Callable
@@ -18,10 +17,11 @@ import msgspec
 from hsmjwt import config
 from hsmjwt.compose import access
 from hsmjwt.compose.devices import DeviceChoice, Devices, choice_of, open_signer, state_folder
+from hsmjwt.compose.halves import tables_for
 from hsmjwt.config import KeyTable, Settings
 from hsmjwt.custody import certificates, rotation_files, rotation_names, rotation_old
 from hsmjwt.custody.deleting import Doomed, delete_key
-from hsmjwt.custody.dependents import refuse_protected, tables_for
+from hsmjwt.custody.dependents import refuse_protected
 from hsmjwt.custody.generating import generate_key
 from hsmjwt.custody.keys import found
 from hsmjwt.custody.proof import self_test
@@ -29,10 +29,12 @@ from hsmjwt.custody.publishing import public_jwk
 from hsmjwt.custody.rotation_state import KeyMark, State, StateFile, Step, moment, unix_time
 from hsmjwt.custody.rotation_switch import Switch
 from hsmjwt.errors import BusyError, ConfigError, KeyUnfitError, ServerError, UsageError
+from hsmjwt.guard.policy import bound_to
 from hsmjwt.hsm.keygen import KINDS, NewKey, parse_new_key
 from hsmjwt.hsm.objects import search
 from hsmjwt.hsm.slots import Slot
-from hsmjwt.hsm.uri import KeyUri, TokenInfo, display, parse
+from hsmjwt.hsm.uri import KeyUri, display, parse
+from hsmjwt.jose.algorithms import ALGORITHMS, by_default, preferred
 from hsmjwt.jose.jwk import thumbprint
 from hsmjwt.jose.keys import PublicKey
 from hsmjwt.keyrules import KeyRules
@@ -89,7 +91,8 @@ class Rotation:
             self._refuse_changed()
             state = self.file.read()
             if self._wish.finish and (state is None or state.old_deleted):
-                raise UsageError(f"no rotation of the profile {self._name!r} has left an old key to delete")
+                hint = "hsmjwt key list shows the keys that are there, and hsmjwt key delete deletes one"
+                raise UsageError(f"no rotation of the profile {self._name!r} has left an old key to delete", hint=hint)
             state = self._planned(state) if state is None or self._is_over(state) else self._resumed(state)
             if state.step == "planned":
                 state = self._made(state)
@@ -113,7 +116,11 @@ class Rotation:
             self._refuse_changed()
             state = self.file.read()
             if state is None or state.step == "retired" or self._switch.is_made(state):
-                raise UsageError(f"no rotation of the profile {self._name!r} is under way that could be given up")
+                back = "the config names the new key; once the grace is over, --next --to OLD-KEY goes back"
+                raise UsageError(
+                    f"no rotation of the profile {self._name!r} is under way that could be given up",
+                    hint=None if state is None or state.old_deleted else back,
+                )
             if state.new is not None and rotation_files.is_published(state.out):
                 rotation_files.put(state.out, [state.old.jwk], self._deadline, gone=state.new.jwk)
             self.file.remove()
@@ -167,7 +174,8 @@ class Rotation:
             state.new is None or open_signer(self._devices, wish.to, "self-test").uri != state.new.uri
         ):
             to = f"a new key, '{state.label}'" if state.new is None else state.new.uri
-            raise UsageError(f"--to: this rotation is to {to}", hint="leave --to away, or see --abandon and --next")
+            then = "--next takes another key, once the grace is over" if is_switched else "--abandon gives this one up"
+            raise UsageError(f"--to: this rotation is to {to}", hint=f"leave --to away; {then}")
         if not is_switched:
             refuse_protected([self._table], state.old.uri, "rotated")
         if state.step in ("published", "accepted") or (state.step == "switched" and state.grace_left(self._clock())):
@@ -202,7 +210,7 @@ class Rotation:
         choice = choice_of(profile)
         opened = open_signer(self._devices, choice, "self-test")
         key, session, slot = found(self._devices, choice, "private")
-        tables = tables_for(self._settings, self._devices.module(choice).choice.real, slot, key.label, key.id)
+        tables = tables_for(self._settings, self._devices.module(choice), slot, key.label, key.id)
         refuse_protected([*tables, self._table], opened.uri, "rotated")
         self._refuse_vague(opened.uri)
         for each in tables:
@@ -210,13 +218,11 @@ class Rotation:
                 self._devices.around.warn(f"[keys.{each.name}] means the old key, too, and is not switched")
         public = opened.signer.public_key
         chain = certificates.certificate_of(self._devices, choice, key, session, slot, public)
-        alg = profile.alg or (opened.algs[0].name if opened.algs else None)
-        assert alg is not None  # noqa: S101 - open_signer returns no key that can sign with nothing
+        alg = (preferred(profile.algs, opened.algs) or by_default(public)).name
         plan: dict[str, Any] = {}
         if wish.to is None:
             new = self._next_key(public, alg, key.label or self._table.name)
-            assert slot.token is not None  # noqa: S101 - find_token returns no other
-            label = rotation_names.free(new.label, functools.partial(_is_taken, session, slot.token))
+            label = rotation_names.free(new.label, lambda each: bool(search(session, KeyUri(object=each), key.token)))
             plan = {"label": label, "kind": new.kind.name}
         else:
             self._refuse_elsewhere(wish.to, slot)
@@ -232,7 +238,7 @@ class Rotation:
             old=KeyMark(
                 uri=opened.uri,
                 thumbprint=thumbprint(public),
-                jwk=public_jwk(public, alg, kid=profile.header.get("kid"), chain=chain),
+                jwk=self._jwk(public, alg, kid=profile.header.get("kid"), chain=chain),
             ),
             written=display(self._table.uri),
             alg=alg,
@@ -248,10 +254,6 @@ class Rotation:
         kind = next((name for name, each in KINDS.items() if each.describes(public)), None)
         if kind is None:
             raise KeyUnfitError("no key of the old one's type and size is made any more", hint=_MAKE_ONE)
-        if len(self.profile.rules.algs) > 1:
-            raise ConfigError(
-                f"[keys.{self._table.name}] lists several algorithms, and a new key is made for one", hint=_MAKE_ONE
-            )
         day = moment(self._clock())[:10]
         return parse_new_key(kind, rotation_names.dated(label, day), None, alg)
 
@@ -282,7 +284,7 @@ class Rotation:
         """Return what a key on the token is, after a signature."""
         opened = open_signer(self._devices, choice, "self-test")
         public = self_test(self._devices, choice, opened.uri, alg)
-        return KeyMark(uri=opened.uri, thumbprint=thumbprint(public), jwk=public_jwk(public, alg))
+        return KeyMark(uri=opened.uri, thumbprint=thumbprint(public), jwk=self._jwk(public, alg))
 
     def _made(self, state: State) -> State:
         """Make the key; where a run before this one has made it, that is the one."""
@@ -290,6 +292,7 @@ class Rotation:
             return self._did(state, "made")
         assert state.label is not None and state.kind is not None  # noqa: S101, PT018 - the plan has one or the other
         new = parse_new_key(state.kind, state.label, None, state.alg)
+        new = msgspec.structs.replace(new, also=self._algs(state.alg)[1:])
         old = choice_of(self.profile)
         token = msgspec.structs.replace(old.uri, object=None, id=None, type=None)
         self._say(f"makes the key '{state.label}'")
@@ -308,7 +311,7 @@ class Rotation:
             subject = rotation_names.subject(state.old.jwk, key.label or self._table.name)
             wanted = certificates.Wanted(subject=subject, alg=state.alg)
             chain = [own or certificates.self_signed(self._devices, choice, wanted)]
-        jwk = public_jwk(public, state.alg, kid=state.kid, chain=chain if "x5c" in state.old.jwk else ())
+        jwk = self._jwk(public, state.alg, kid=state.kid, chain=chain if "x5c" in state.old.jwk else ())
         rotation_files.publish(state.out, [state.old.jwk, jwk], public, chain[0], self._deadline)
         return self._did(state, "published", new=msgspec.structs.replace(new, jwk=jwk))
 
@@ -361,6 +364,17 @@ class Rotation:
 
     # What they share.
 
+    def _algs(self, alg: str) -> tuple[str, ...]:
+        """Return what both keys are to sign by: `alg`, and what else for such keys the table lists."""
+        row = ALGORITHMS[alg]
+        listed = map(ALGORITHMS.__getitem__, bound_to(self.profile.bounds))
+        alike = (each.name for each in listed if (each.kty, each.crv) == (row.kty, row.crv))
+        return tuple(dict.fromkeys((alg, *alike)))
+
+    def _jwk(self, public: PublicKey, alg: str, **more: Any) -> dict[str, Any]:
+        """Return a key as it is published: without alg where it signs by several, as `publish` does it."""
+        return public_jwk(public, alg if len(self._algs(alg)) == 1 else None, **more)
+
     def _choice_for(self, uri: str) -> DeviceChoice:
         """Return how to reach a key by its URI, with no table that says anything of it."""
         return msgspec.structs.replace(choice_of(self.profile), uri=parse(uri), rules=KeyRules())
@@ -379,7 +393,3 @@ _MAKE_ONE: Final = "make one with hsmjwt key generate, and name it with --to KEY
 def _new(state: State) -> KeyMark:
     assert state.new is not None  # noqa: S101 - every step after `made` has it
     return state.new
-
-
-def _is_taken(session: Any, token: TokenInfo, label: str) -> bool:
-    return bool(search(session, KeyUri(object=label), token))

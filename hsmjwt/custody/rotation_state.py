@@ -18,7 +18,7 @@ from hsmjwt.errors import ConfigError, UsageError
 from hsmjwt.hsm.keygen import KINDS
 from hsmjwt.hsm.uri import parse
 from hsmjwt.jose.algorithms import ALGORITHMS
-from hsmjwt.jose.claims import LAST_SECOND
+from hsmjwt.jose.claims import LAST_SECOND, rfc3339
 from hsmjwt.private import make_folder, open_file
 
 Step = Literal["planned", "made", "published", "accepted", "switched", "retired"]
@@ -93,8 +93,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
 def moment(now: float) -> str:
     """Return Unix time as RFC 3339 in UTC; what no calendar holds becomes its last second."""
-    now = min(int(now), LAST_SECOND)
-    return datetime.datetime.fromtimestamp(now, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return rfc3339(min(now, LAST_SECOND))
 
 
 def unix_time(text: str) -> float:

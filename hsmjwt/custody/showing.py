@@ -7,13 +7,13 @@ import time
 from typing import Any
 
 from hsmjwt.compose.devices import DeviceChoice, Devices
-from hsmjwt.custody.certified import moment
 from hsmjwt.custody.keys import FoundKey, algorithms, found, half_of
 from hsmjwt.errors import KeyUnfitError, UsageError
 from hsmjwt.hsm import facts, listing
 from hsmjwt.hsm.certificates import CertificateObject, find_certificates
 from hsmjwt.hsm.objects import public_key_of
 from hsmjwt.hsm.uri import KeyUri
+from hsmjwt.jose.claims import rfc3339
 from hsmjwt.jose.jwk import thumbprint
 from hsmjwt.jose.keys import PublicKey
 from hsmjwt.x509 import certificate as x509
@@ -88,5 +88,5 @@ def _told(found: CertificateObject, slot_id: int | None, public: PublicKey, now:
         read = x509.read(found.der)
     except UsageError:
         return {**about, "expired": None, "matches": False}
-    about |= {"subject": read.subject, "issuer": read.issuer, "not_after": moment(read.not_after)}
+    about |= {"subject": read.subject, "issuer": read.issuer, "not_after": rfc3339(read.not_after)}
     return {**about, "expired": now > read.not_after, "matches": read.public_key == public}

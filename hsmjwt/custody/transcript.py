@@ -18,6 +18,7 @@ from hsmjwt.custody.ceremony_file import Ceremony
 from hsmjwt.errors import ConfigError, HsmjwtError
 from hsmjwt.guard.policy import TRANSCRIPT_TYP
 from hsmjwt.jose.algorithms import Algorithm
+from hsmjwt.jose.claims import rfc3339
 from hsmjwt.jose.jwk import thumbprint
 from hsmjwt.jose.jws import sign_jwt
 from hsmjwt.private import make_folder
@@ -104,7 +105,7 @@ class Transcript:
         return [os.path.join(self._folder, READABLE), signed]
 
     def _now(self) -> str:
-        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._clock()))
+        return rfc3339(self._clock())
 
 
 def refuse_folder(folder: str) -> None:

@@ -9,13 +9,13 @@ of the caller's choice.
 
 from __future__ import annotations
 
-import datetime
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple, assert_never
 
 from hsmjwt.errors import ConfigError, PolicyError
 from hsmjwt.jose.algorithms import Algorithm
+from hsmjwt.jose.claims import rfc3339
 from hsmjwt.jose.encoding import EncodingFault, b64u_decode, load_object
 from hsmjwt.jose.jws import Signer
 from hsmjwt.jose.keys import PublicKey
@@ -231,6 +231,6 @@ def _moment(claims: Mapping[str, Any], name: str) -> float | None:
 def _utc(moment: float) -> str:
     """Return a moment for a person, and the bare number where no calendar holds it."""
     try:
-        return datetime.datetime.fromtimestamp(int(moment), datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    except (ValueError, OverflowError, OSError):
+        return rfc3339(moment)
+    except ValueError:
         return f"@{moment:.6g}"

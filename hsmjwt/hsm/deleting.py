@@ -46,7 +46,10 @@ def belongings(session: Any, uri: KeyUri, token: TokenInfo, slot_id: int | None)
     key that is whole.
     """
     if uri.type not in (None, "private", "public"):
-        raise KeyUnfitError(f"'{uri.brief}' does not name a key", hint="leave type out, or write type=public")
+        hint = "leave type out, or write type=public"
+        if uri.type == "cert":
+            hint = "a certificate is deleted with its key: --with-certificate"
+        raise KeyUnfitError(f"'{uri.brief}' does not name a key", hint=hint)
     if uri.type == "public":
         return _public_alone(session, find_object(session, uri, token, slot_id), slot_id)
     try:

@@ -27,9 +27,9 @@ _MARK_BYTES = 20
 class Unfinished(msgspec.Struct, frozen=True):
     """A key that is being made, or was when its process died.
 
-    `id` and `alg` are what was asked for. `final` is None until the key has signed; from then on it is the id that both
-    halves are to have, and `public` tells the public key (RFC 7093, section 2, method 1). `shells` is how many objects
-    without name and content there were before (see hsmjwt/hsm/shells.py), None where nobody looked.
+    `id`, `alg` and `also` are what was asked for. `final` is None until the key has signed; from then on it is the id
+    that both halves are to have, and `public` tells the public key (RFC 7093, section 2, method 1). `shells` is how
+    many objects without name and content there were before (see hsmjwt/hsm/shells.py), None where nobody looked.
     """
 
     label: str
@@ -41,16 +41,20 @@ class Unfinished(msgspec.Struct, frozen=True):
     final: bytes | None = None
     public: bytes | None = None
     shells: int | None = None
+    also: tuple[str, ...] = ()
 
     def is_of(self, new: NewKey) -> bool:
         """Tell whether this is the very key that is asked for now."""
-        return (self.label, self.kind, self.alg, self.id) == (new.label, new.kind.name, new.algorithm.name, new.id)
+        asked = new.label, new.kind.name, new.algorithm.name, new.also, new.id
+        return (self.label, self.kind, self.alg, self.also, self.id) == asked
 
 
 def begun(new: NewKey, shells: int | None) -> Unfinished:
     """Return the note of a key that is about to be made, with a mark of its own."""
     mark = os.urandom(_MARK_BYTES)
-    return Unfinished(new.label, mark, new.kind.name, new.algorithm.name, new.id, time.time(), shells=shells)
+    return Unfinished(
+        new.label, mark, new.kind.name, new.algorithm.name, new.id, time.time(), shells=shells, also=new.also
+    )
 
 
 class UnfinishedNotes:

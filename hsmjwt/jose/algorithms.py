@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from hsmjwt.jose.keys import ED25519, HiddenKey, PublicKey, RsaKey
@@ -69,6 +70,17 @@ def misfit(alg: Algorithm, key: PublicKey | HiddenKey) -> str | None:
 def by_default(key: PublicKey | HiddenKey) -> Algorithm:
     """Return the algorithm that a key signs with where nobody names one: the table's first for its type and curve."""
     return next(row for row in _TABLE if row.kty == key.kty and row.crv == _curve(key))
+
+
+def preferred(named: Iterable[str], able: Sequence[Algorithm]) -> Algorithm | None:
+    """Return the first of the named algorithms that a key can do; where none is named, the first that it can.
+
+    `able` are those that it can, the best first. Where it can do none of the named ones that is the first of them,
+    which whoever signs says no to; None where nothing is named or known.
+    """
+    wanted = [ALGORITHMS[name] for name in named]
+    fitting = [alg for alg in wanted if alg in able] if wanted else able
+    return next(iter((*fitting, *wanted)), None)
 
 
 def _curve(key: PublicKey | HiddenKey) -> str | None:

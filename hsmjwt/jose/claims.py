@@ -127,6 +127,18 @@ def parse_when(text: str) -> When:
     return _date_time(found, text)
 
 
+def rfc3339(seconds: float) -> str:
+    """Return Unix time as RFC 3339 writes it: in UTC, whole seconds, ending in Z.
+
+    Raises ValueError where no calendar holds it.
+    """
+    try:
+        moment = datetime.datetime.fromtimestamp(int(seconds), datetime.UTC)
+    except (OverflowError, OSError) as error:
+        raise ValueError(seconds) from error
+    return f"{moment.replace(tzinfo=None).isoformat()}Z"
+
+
 def _epoch(text: str) -> When:
     found = _EPOCH.fullmatch(text)
     if found is None:

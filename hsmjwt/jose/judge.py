@@ -6,11 +6,11 @@ Pure: the check of the signature is handed in, `now` is an argument, and nothing
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from hsmjwt.jose.algorithms import ALGORITHMS, Algorithm, misfit
+from hsmjwt.jose.claims import LAST_SECOND, rfc3339
 from hsmjwt.jose.encoding import json_type, quoted
 from hsmjwt.jose.jwkset import KeySet, SetKey, choose
 from hsmjwt.jose.jws import Parts
@@ -20,7 +20,6 @@ SIGNATURE = 7  # exit codes: a signature that does not verify,
 CLAIMS = 8  # and claims that do not hold
 
 _UNSIGNED = "there is no signature"
-_LAST_SECOND = 253402300799  # of the year 9999: later is no date, but milliseconds or nonsense
 
 
 class Verdict(NamedTuple):
@@ -201,7 +200,7 @@ def _time_faults(claims: dict[str, Any], now: float, leeway: float) -> list[str]
         value = claims[name]
         if isinstance(value, bool) or not isinstance(value, int | float):
             faults.append(f"{name} is {json_type(value)}, not a number of seconds")
-        elif not value <= _LAST_SECOND:  # NaN, which no JSON gives, ends here too
+        elif not value <= LAST_SECOND:  # NaN, which no JSON gives, ends here too
             faults.append(f"{name} lies after the year 9999 (milliseconds, where seconds belong?)")
         elif name == "exp" and value <= now - leeway:
             faults.append(f"it expired {_moment(value)}")
@@ -218,4 +217,4 @@ def _moment(seconds: float) -> str:
     """Return a Unix time for a person: as RFC 3339 in UTC where there is a calendar for it."""
     if seconds < 0:
         return "before 1970"
-    return dt.datetime.fromtimestamp(int(seconds), tz=dt.UTC).strftime("at %Y-%m-%dT%H:%M:%SZ")
+    return f"at {rfc3339(seconds)}"

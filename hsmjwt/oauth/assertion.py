@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from hsmjwt.errors import UsageError
 from hsmjwt.guard.policy import check_claims, check_clock, check_end
-from hsmjwt.jose.algorithms import ALGORITHMS, Algorithm, by_default
+from hsmjwt.jose.algorithms import by_default, preferred
 from hsmjwt.jose.claims import build
 from hsmjwt.jose.encoding import EncodingFault
 from hsmjwt.jose.jws import OpenKey, sign_jwt, signing_input
@@ -76,15 +76,6 @@ class Asserter:
             draft(self._profile, self._profile.alg, self._clock())
             self._key = self._open()
         signer = self._key.signer
-        alg = self._algorithm(self._key)
+        alg = preferred(self._profile.algs, self._key.algs) or by_default(signer.public_key)
         header, claims = draft(self._profile, alg.name, self._clock())
         return Assertion(sign_jwt(header, claims, signer, alg), header, claims, self._key.uri)
-
-    def _algorithm(self, key: OpenKey) -> Algorithm:
-        """Return the first of the profile's algorithms that the key can do, else of the key's own.
-
-        Where it can do none, that one is returned which the signer will say so of.
-        """
-        named = [ALGORITHMS[name] for name in self._profile.algs]
-        able = [alg for alg in named if alg in key.algs] if named else key.algs
-        return next(iter((*able, *named)), None) or by_default(key.signer.public_key)

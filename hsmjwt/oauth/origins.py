@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from hsmjwt.errors import ConfigError
-from hsmjwt.jose.claims import NOW, When
+from hsmjwt.jose.claims import NOW, When, rfc3339
 from hsmjwt.keyrules import KeyRules
 from hsmjwt.oauth import proxy as proxies
 from hsmjwt.oauth.endpoint import parse_endpoint
@@ -86,7 +85,7 @@ def _of_key(rules: KeyRules) -> Iterator[tuple[str, Any]]:
     yield "thumbprint", rules.thumbprint
     yield "require", rules.require
     end = rules.not_after
-    yield "not_after", None if end is None else datetime.datetime.fromtimestamp(end, datetime.UTC).isoformat()
+    yield "not_after", None if end is None else rfc3339(end)
     yield "max_age", None if rules.max_age is None else _seconds(rules.max_age)
     yield "protected", rules.protected
     yield "unverified", rules.unverified

@@ -23,7 +23,6 @@ from hsmjwt.x509.names import name_der, parse_name
 from hsmjwt.x509.public import key_identifier, spki_der
 from hsmjwt.x509.signature import identifier, to_der
 
-LAST_MOMENT = 253_402_300_799  # 9999-12-31T23:59:59Z, the latest that a certificate can say (RFC 5280, 4.1.2.5)
 NEW_USAGES = {"digitalSignature": "digital_signature", "nonRepudiation": "non_repudiation"}
 """What a certificate may say that its key is for, by the names of RFC 5280, and by asn1crypto's."""
 

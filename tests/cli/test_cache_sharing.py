@@ -88,7 +88,7 @@ def test_clear_during_an_exchange_keeps_what_it_brings_out_of_the_cache(token, h
 AS_SOMEBODY_ELSE = """
 import importlib, os, sys
 from hsmjwt.cli.gate import VERBS
-later = ("cli.main", "cli.typed", "custody", "oauth.transport", "verify")
+later = ("cli.main", "cli.typed", "custody.keys", "hsm.signer", "oauth.transport", "verify")
 for name in (*VERBS.values(), *(f"hsmjwt.{name}" for name in later)):
     importlib.import_module(name)  # while the interpreter's folder, perhaps root's own, can be read
 os.setgroups([]), os.setgid(54321), os.setuid(54321)

@@ -318,8 +318,13 @@ def test_the_users_own_policy_says_what_counts(quick, token, tmp_path):
     ("policy", "words", "hint"),
     [
         ("device-bron", "unknown policy 'device-bron'", "'device-born'"),
-        ("./none.toml", "policy file './none.toml' cannot be read: no such file", None),
-        ("./", "cannot be read: is a directory", None),
+        (
+            "./none.toml",
+            "policy file './none.toml' cannot be read: no such file",
+            "or device-born, fips-186-5, imported",
+        ),
+        ("./", "cannot be read: is a directory", "the path of a TOML file"),
+        ("/dev/null", "is no regular file", "write it to a file"),
     ],
 )
 def test_a_policy_that_is_not_there_is_refused(quick, token, policy, words, hint):
@@ -468,6 +473,8 @@ def test_a_required_policy_of_the_users_own_is_not_one_that_others_wrote(quick, 
     assert sign(quick, path).code == 0
     own.chmod(0o666)
     refused(sign(quick, path), 3, "can be written by others", hint="chmod go-w")
+    line = own.parent.joinpath("config.toml").read_text().partition("require")[0].count("\n") + 1
+    refused(quick("key", "audit", "keys.mine", "--config", path), 3, f"line {line}: require in [keys.mine]: ")
 
 
 @pytest.mark.parametrize(

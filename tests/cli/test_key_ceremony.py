@@ -13,6 +13,7 @@ import pytest
 from cli.checks import refused, told
 from cli.restoring import restored
 from conftest import execute
+from servers.granting import write_config
 
 from hsmjwt.jose.jws import split
 
@@ -125,6 +126,26 @@ def test_a_request_can_take_the_certificates_place_and_the_algorithm_is_the_file
     assert (
         quick("verify", (folder / "transcript.jws").read_text(), "--public-key", str(folder / "public.pem")).code == 0
     )
+
+
+@pytest.mark.parametrize(
+    ("alg", "signs", "named"), [('"PS384"', "PS384", "PS384"), ('["PS256", "RS256"]', "PS256", None)]
+)
+def test_without_an_algorithm_in_the_file_all_of_it_is_done_by_what_the_keys_table_lists(
+    file, quick, alg, signs, named
+):
+    file.write_text(FILE.replace('"p256"', '"rsa:2048"'))
+    table = f'[keys.svc]\nuri = "pkcs11:token=t1;object=adobe-2026-12"\nalg = {alg}\n'
+    config = write_config(file.parent, table)
+    planned = quick("key", "ceremony", str(file), "--check", "--json", HSMJWT_CONFIG=config)
+    assert json.loads(planned.out)["steps"][0]["alg"] == (named or ["PS256", "RS256"])
+    done = quick("key", "ceremony", str(file), HSMJWT_CONFIG=config)
+    assert done.code == 0, done.err
+    folder = file.parent / "evidence"
+    assert split((folder / "transcript.jws").read_text().strip()).header["alg"] == signs
+    shown = json.loads(quick("cert", "show", "--file", str(folder / "certificate.pem"), "--json").out)
+    assert shown["signature_algorithm"] == f"rsassaPss with SHA{signs[2:]}"
+    assert json.loads((folder / "public.jwk").read_text()).get("alg") == named
 
 
 def test_a_failing_audit_is_exit_8_with_a_signed_transcript_and_the_key_stays(file, quick):

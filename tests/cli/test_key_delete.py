@@ -174,6 +174,11 @@ def test_what_is_not_exactly_one_key_is_not_deleted(quick, tmp_path, named, code
     assert len(rows(quick)) == 2
 
 
+def test_whoever_names_a_certificate_hears_with_what_it_goes(quick):
+    done = quick("key", "delete", "pkcs11:token=t1;object=k1;type=cert", "--yes")
+    refused(done, 6, "does not name a key", hint="--with-certificate")
+
+
 def test_a_variable_deletes_nothing(quick):
     refused(quick("key", "delete", "--yes", HSMJWT_KEY=K1), 2, "no key is named", hint="HSMJWT_KEY deletes nothing")
     assert rows(quick) == [("k1", True, True)]

@@ -582,8 +582,11 @@ def test_no_key_is_made_that_cannot_be_noted(patched, token, objects, calls):
     code = f"""
 import os, sys
 from hsmjwt import whole_file
-def full(*_, **__):
-    raise OSError(28, os.strerror(28))
+replace = whole_file.replace
+def full(path, *more, **named):
+    if "making-" in path:
+        raise OSError(28, os.strerror(28))
+    replace(path, *more, **named)
 whole_file.replace = full
 sys.argv = ["hsmjwt", *{[*CURVE, "--label", "new"]!r}]
 from hsmjwt.cli.main import entry

@@ -5,8 +5,20 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from hsmjwt.jose.claims import LAST_SECOND, NOW, ClaimsTemplate, Computed, When, build, parse_duration, parse_when
+from hsmjwt.jose.claims import (
+    LAST_SECOND,
+    NOW,
+    ClaimsTemplate,
+    Computed,
+    When,
+    build,
+    parse_duration,
+    parse_when,
+    rfc3339,
+)
 from hsmjwt.jose.encoding import EncodingFault
 
 T0 = 1_395_327_936
@@ -97,6 +109,30 @@ def test_a_number_too_long_for_any_time_is_no_duration(text):
 )
 def test_a_when_is_a_moment(text, moment):
     assert parse_when(text).at(T0) == moment
+
+
+@given(st.integers(0, LAST_SECOND))
+def test_a_moment_that_is_written_is_read_as_the_same(moment):
+    assert parse_when(rfc3339(moment)).at(T0) == moment
+
+
+@pytest.mark.parametrize(
+    ("moment", "text"),
+    [
+        (0, "1970-01-01T00:00:00Z"),
+        (T0 + 0.75, "2014-03-20T15:05:36Z"),
+        (-62_135_596_800, "0001-01-01T00:00:00Z"),
+        (LAST_SECOND, "9999-12-31T23:59:59Z"),
+    ],
+)
+def test_a_moment_is_written_in_utc(moment, text):
+    assert rfc3339(moment) == text
+
+
+@pytest.mark.parametrize("moment", [LAST_SECOND + 1, 1e30, -1e12, float("inf"), float("nan")])
+def test_a_moment_that_no_calendar_holds_is_not_written(moment):
+    with pytest.raises(ValueError, match=r"."):
+        rfc3339(moment)
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,7 @@ def test_the_list_of_settings_shows_what_the_table_says_and_who_says_so():
     rows = {row.name: row[1:] for row in settings_of(sign(text), {})}
     assert rows["alg"] == (["PS256", "RS256"], "key table", "[keys.k] alg")
     assert rows["certificate"] == ("/etc/hsmjwt/k.pem", "key table", "[keys.k] certificate")
-    assert rows["not_after"] == ("2031-11-02T23:59:59+00:00", "key table", "[keys.k] not_after")
+    assert rows["not_after"] == ("2031-11-02T23:59:59Z", "key table", "[keys.k] not_after")
     assert rows["max_age"] == ("86400s", "key table", "[keys.k] max_age")
     assert rows["protected"] == (True, "key table", "[keys.k] protected")
     for name, value in (("thumbprint", None), ("public_key", None), ("unverified", False)):

@@ -16,11 +16,11 @@ from x509.softkeys import for_alg, soft_key
 from hsmjwt.errors import UsageError
 from hsmjwt.guard.policy import check_message
 from hsmjwt.jose.algorithms import ALGORITHMS
+from hsmjwt.jose.claims import LAST_SECOND
 from hsmjwt.x509.certificate import read
 from hsmjwt.x509.der import armoured
 from hsmjwt.x509.public import key_identifier
 from hsmjwt.x509.request import (
-    LAST_MOMENT,
     Holder,
     Validity,
     certificate_to_sign,
@@ -167,7 +167,7 @@ def test_from_2050_on_the_century_is_written(moment, tag):
     der = certificate(validity=Validity(NOW, at))
     assert tag in der
     assert pyca.load_der_x509_certificate(der).not_valid_after_utc.timestamp() == at == read(der).not_after
-    assert read(certificate(validity=Validity(NOW, LAST_MOMENT))).not_after == LAST_MOMENT
+    assert read(certificate(validity=Validity(NOW, LAST_SECOND))).not_after == LAST_SECOND
 
 
 def test_the_largest_serial_number_has_twenty_bytes_and_is_positive():
