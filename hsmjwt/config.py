@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import stat
 import time
-import tomllib
 from collections.abc import Mapping
 
 import msgspec
@@ -18,7 +17,7 @@ import msgspec
 from hsmjwt.config_tables import CacheMode, KeyTable, ProfileTable, Reader, Settings
 from hsmjwt.errors import ConfigError, TokenError
 from hsmjwt.folders import config_files
-from hsmjwt.toml_tables import Source, not_toml
+from hsmjwt.toml_tables import Source, decoded, loaded
 
 __all__ = [
     "LARGEST",
@@ -142,21 +141,8 @@ def _check_owner(path: str, info: os.stat_result) -> None:
 
 def parse(data: bytes, path: str, identity: tuple[int, ...] | None = None, *, lenient: bool = False) -> Settings:
     """Read the bytes of the config file `path`: UTF-8, a BOM before it and CRLF allowed. Raises ConfigError."""
-    text, document, fault = "", {}, None
-    data = data.removeprefix(b"\xef\xbb\xbf")
-    try:
-        text = data.decode("utf-8").replace("\r\n", "\n")
-        document = tomllib.loads(text)
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        fault = ConfigError(
-            f"config file {path!r}, line {line}: not UTF-8", hint="save the file as UTF-8 (a BOM does no harm)"
-        )
-    except (ValueError, RecursionError) as error:
-        fault = not_toml(path, text, error)
-    if fault is not None:  # raised out here, where no context holds the file's text
-        raise fault
-    settings = Reader(Source(path, text), path, lenient=lenient).settings(document)
+    text = decoded(data, path)
+    settings = Reader(Source(path, text), path, lenient=lenient).settings(loaded(text, path))
     return msgspec.structs.replace(settings, identity=identity)
 
 

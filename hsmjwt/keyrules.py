@@ -32,7 +32,8 @@ _LAST_OF_DAY = 86399  # seconds after its first
 _THUMBPRINT = 32  # bytes of SHA-256
 _NAMES_TOKEN = ("token", "serial")
 _ACCESS = ("module_name", "module_path", "pin_source", "pin_value")  # of a URI: how to reach what it selects
-_SELECTS = tuple(name for name in KeyUri.__struct_fields__ if name not in _ACCESS)
+SELECTS = tuple(name for name in KeyUri.__struct_fields__ if name not in _ACCESS)
+"""The fields of a KeyUri that say which object is meant."""
 
 
 class KeyRules(msgspec.Struct, frozen=True, kw_only=True):
@@ -180,7 +181,7 @@ def _parsed(text: str) -> KeyUri:
 def _selection(uri: KeyUri) -> tuple[object, ...]:
     """Return what a URI selects by, which leaves out how to reach it."""
     uri = uri.for_private()
-    return tuple(getattr(uri, name) for name in _SELECTS)
+    return tuple(getattr(uri, name) for name in SELECTS)
 
 
 def _beside(settings: Settings, path: str | None) -> str | None:

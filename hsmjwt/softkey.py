@@ -44,6 +44,7 @@ _OTHER_TYPES: tuple[tuple[type, str], ...] = (
     (x25519.X25519PrivateKey, "an X25519 key"),
     (x448.X448PrivateKey, "an X448 key"),
 )
+_TAKES = f"{TAKEN}; hsmjwt key generate makes such a key, which then is born on the token"
 _AS_PKCS8 = "openssl pkey -in FILE -aes256 -out NEW writes it as PKCS#8"
 _OF_PKCS12 = "openssl pkcs12 -in FILE -nocerts -out NEW.pem takes the key out of it, encrypted"
 _OF_SSH = "ssh-keygen -p -m PKCS8 -f COPY turns a copy of it into PKCS#8"
@@ -253,7 +254,7 @@ def _of_der(der: bytes, passphrase: AskPassphrase) -> SoftKey:
             case [2, 16] | [2, 16, 16]:
                 _refuse("it is a PKCS#12 file", _OF_PKCS12)
             case [2, 16, 4, *_] if children(parts[1])[0].content == _PSS_OID:
-                _refuse(f"it is an RSA key for RSASSA-PSS alone, and {TAKEN}")
+                _refuse("it is an RSA key for RSASSA-PSS alone", _TAKES)
             case [2, 16, 4, *_] | [2, 2, 2, *_] | [2, 4, *_] | [16, 4]:
                 return _checked(_loaded(serialization.load_der_private_key, der, passphrase, _AS_PKCS8))
     except (DerFault, IndexError):
@@ -272,7 +273,7 @@ def _loaded(load: _Load, data: bytes, passphrase: AskPassphrase, hint: str) -> o
     except TypeError:
         pass  # it is encrypted
     except UnsupportedAlgorithm:
-        _refuse(f"it is of a type or on a curve that is not known here, and {TAKEN}")
+        _refuse("it is of a type or on a curve that is not known here", _TAKES)
     except (ValueError, OverflowError, InternalError):
         _refuse("its content is damaged, or no key that is sound", _WHERE_TO_GET)
     secret = passphrase()
@@ -296,19 +297,20 @@ def _checked(key: object) -> SoftKey:
     """Return the key with its public half in numbers; refuses types and sizes that no algorithm here takes."""
     for kind, name in _OTHER_TYPES:
         if isinstance(key, kind):
-            _refuse(f"it is {name}, and {TAKEN}")
+            _refuse(f"it is {name}", _TAKES)
     if isinstance(key, rsa.RSAPrivateKey):
         numbers = key.public_key().public_numbers()
         bits = numbers.n.bit_length()
         if not _FEWEST_BITS <= bits <= _MOST_BITS:
-            _refuse(f"its modulus has {bits} bits, and RSA keys of {_FEWEST_BITS} to {_MOST_BITS} sign (RFC 7518, 3.3)")
+            what = f"its modulus has {bits} bits, and RSA keys of {_FEWEST_BITS} to {_MOST_BITS} sign (RFC 7518, 3.3)"
+            _refuse(what, _TAKES)
         return SoftKey(key, RsaKey(numbers.n, numbers.e))
     if isinstance(key, ec.EllipticCurvePrivateKey):
         name = key.curve.name
         if name not in _CURVE_NAMES:
-            _refuse(f"it is an EC key on {name}, and {TAKEN}")
+            _refuse(f"it is an EC key on {name}", _TAKES)
         point = key.public_key().public_numbers()
         return SoftKey(key, EcKey(_CURVE_NAMES[name], point.x, point.y))
     if isinstance(key, ed25519.Ed25519PrivateKey):
         return SoftKey(key, OkpKey(ED25519, key.public_key().public_bytes_raw()))
-    _refuse(f"it is of another type, and {TAKEN}")
+    _refuse("it is of another type", _TAKES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import re
+import tomllib
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -97,7 +98,29 @@ class Source:
         return value
 
 
-def not_toml(path: str, text: str, error: Exception, noun: str = "config file") -> ConfigError:
+def decoded(data: bytes, path: str, noun: str = "config file") -> str:
+    """Return the text of a TOML file, UTF-8, as tomllib takes it: without a BOM and carriage returns.
+
+    Raises ConfigError, which holds nothing of the file.
+    """
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    try:
+        return data.decode("utf-8").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+    raise ConfigError(f"{noun} {path!r}, line {line}: not UTF-8", hint="save the file as UTF-8 (a BOM does no harm)")
+
+
+def loaded(text: str, path: str, noun: str = "config file") -> dict[str, Any]:
+    """Return what TOML says; raises ConfigError, which holds nothing of the text but what tomllib quotes."""
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        fault = _not_toml(path, text, error, noun)
+    raise fault  # out here, where no context holds the text
+
+
+def _not_toml(path: str, text: str, error: Exception, noun: str) -> ConfigError:
     """Return the error for bad TOML; tomllib tells the place at the end of its message."""
     if isinstance(error, RecursionError):
         return ConfigError(f"{noun} {path!r} is nested too deep")

@@ -1,4 +1,4 @@
-"""Checks every signature before it is released; the only importer of cryptography.
+"""Checks every signature before it is released.
 
 A token that fails may give a wrong signature, and a wrong one can betray the key: from a single faulty RSA signature
 made with the Chinese remainder theorem the modulus can be factored (Boneh, DeMillo and Lipton, 1997).

@@ -209,6 +209,11 @@ def test_what_is_no_key_to_sign_with_is_named(make, words):
     assert not any(piece in f"{error.message} {error.hint}" for piece in shreds(pem("rsa")))
 
 
+@pytest.mark.parametrize("kind", ["rsa1024", "secp256k1", "ed448", "dsa"])
+def test_whoever_has_a_key_that_signs_nothing_hears_which_do(kind):
+    assert "takes RSA keys, P-256, P-384, P-521 and Ed25519" in (refusal(pem(kind)).hint or "")
+
+
 def test_pkcs12_is_named_with_the_way_out(tmp_path):
     certificate = openssl("req", "-x509", "-key", "/dev/stdin", "-subj", "/CN=a", data=pem("rsa"))
     (tmp_path / "c.pem").write_bytes(certificate)

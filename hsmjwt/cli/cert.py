@@ -8,22 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 
 from hsmjwt.cli import device as devices
-from hsmjwt.cli.flags import Device, Flag, Group, Shared, Word, command
+from hsmjwt.cli.flags import Device, Flag, Group, KeyArgument, Shared, Word, command
 from hsmjwt.cli.output import one_line
 from hsmjwt.cli.run import Run
 from hsmjwt.compose.devices import DeviceChoice, Devices
 from hsmjwt.errors import UsageError
 from hsmjwt.hsm.uri import display
-from hsmjwt.jose.algorithms import ALGORITHMS
 
 if TYPE_CHECKING:
     from hsmjwt.custody.certificates import Wanted
 
-KeyArgument = Annotated[str | None, Word("KEY", "A pkcs11: URI or keys.NAME of the config.", "keys")]
-
 _OF_KEYS = ("pkcs11:", "keys.")  # how what names a key begins
-_LARGEST = 1024 * 1024  # bytes of a file of certificates
-_WANTED = "certificates belong there, as PEM or DER"
 
 _SELF_SIGNED = """Make a certificate signed by its own key, as PEM.
 
@@ -83,7 +78,7 @@ class Content(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     alg: Annotated[
         str | None,
-        Flag("--alg", metavar="ALG", help="The signature algorithm (the key's).", completes=tuple(ALGORITHMS)),
+        Flag("--alg", metavar="ALG", help="The signature algorithm (the key's).", completes="algorithms"),
     ] = None
     pem: Annotated[bool, Flag("--pem", help="PEM (the default).")] = False
     der: Annotated[bool, Flag("--der", help="DER, the bytes themselves.")] = False
@@ -103,8 +98,8 @@ def self_signed(
     from hsmjwt.custody import certificates as custody
 
     _refuse_two_forms(shared, pem=content.pem, der=content.der)
-    wanted = _wanted(content, custody.DAYS if days is None else _days(days))
     choice, opened = _opened(run, named, device, shared)
+    wanted = _wanted(content, custody.DAYS if days is None else _days(days))
     der = run.wait(lambda: custody.self_signed(opened, choice, wanted))
     _print_made(run, "CERTIFICATE", der, content, shared)
 
@@ -115,8 +110,8 @@ def csr(run: Run, *, named: KeyArgument = None, content: Content, device: Device
     from hsmjwt.custody import certificates as custody
 
     _refuse_two_forms(shared, pem=content.pem, der=content.der)
-    wanted = _wanted(content, custody.DAYS)
     choice, opened = _opened(run, named, device, shared)
+    wanted = _wanted(content, custody.DAYS)
     der = run.wait(lambda: custody.request(opened, choice, wanted))
     _print_made(run, "CERTIFICATE REQUEST", der, content, shared)
 
@@ -137,7 +132,7 @@ def import_certificate(
     if file.lower().startswith("pkcs11:") or (named is not None and not named.lower().startswith(_OF_KEYS)):
         raise UsageError("the file comes first, the key behind it", hint="hsmjwt cert import FILE KEY")
     run.limit(shared.timeout)
-    ders = _read(run, file)
+    ders = devices.read_certificates(run, file)
     choice, opened = _opened(run, named, device, shared)
     name = f"'{display(file)}'"
     done = run.wait(lambda: custody.import_certificate(opened, choice, ders, named=name, replace=replace))
@@ -171,7 +166,7 @@ def show(
         name = display(named)
         raise UsageError(f"'{name}' names no key", hint=f"--file '{name}' shows the certificates in a file")
     run.limit(shared.timeout)
-    ders = [] if file is None else _read(run, file)
+    ders = [] if file is None else devices.read_certificates(run, file)
     of_key = False
     if file is None or named is not None or device.key is not None:
         choice, opened = _opened(run, named, device, shared)
@@ -219,17 +214,6 @@ def _opened(run: Run, named: str | None, device: Device, shared: Shared) -> tupl
     settings = devices.load_settings(shared)
     choice = devices.choose(run, settings, device, named=named)
     return choice, devices.open_with(run, settings, device)
-
-
-def _read(run: Run, file: str) -> list[bytes]:
-    from hsmjwt.x509.certificate import read_chain
-
-    name = f"'{display(file)}'"  # a URI with a PIN, where the order of FILE and KEY was mistaken
-    data = run.read(file, _LARGEST, what=name, hint=_WANTED)
-    try:
-        return read_chain(data)
-    except UsageError as error:
-        raise UsageError(f"{name}: {error.message}", hint=error.hint or _WANTED) from None
 
 
 def _refuse_two_forms(shared: Shared, *, pem: bool, der: bool) -> None:

@@ -12,7 +12,7 @@ from hsmjwt.compose import forms
 from hsmjwt.compose.devices import PROMPT, DeviceChoice, Devices, Surroundings
 from hsmjwt.config import Settings
 from hsmjwt.errors import UsageError
-from hsmjwt.hsm.uri import KeyUri
+from hsmjwt.hsm.uri import KeyUri, display
 from hsmjwt.jose.keys import PublicKey
 from hsmjwt.keychoice import choose_key, named_uri
 
@@ -52,6 +52,18 @@ def read_public(run: Run, path: str, *, certified: bool = False) -> PublicKey:
         return forms.load_public(data, certified=certified)
     except UsageError as error:
         raise UsageError(f"'{path}': {error.message}", hint=error.hint or wanted) from None
+
+
+def read_certificates(run: Run, path: str) -> list[bytes]:
+    """Read certificates, PEM or DER, from a file or with `-` from stdin; returns each as DER, in the file's order."""
+    from hsmjwt.x509.certificate import read_chain
+
+    name, wanted = f"'{display(path)}'", "certificates belong there, as PEM or DER"  # a URI, by a slip, may hold a PIN
+    data = run.read(path, _LARGEST_KEY, what=name, hint=wanted)
+    try:
+        return read_chain(data)
+    except UsageError as error:
+        raise UsageError(f"{name}: {error.message}", hint=error.hint or wanted) from None
 
 
 def choose(

@@ -15,7 +15,7 @@ import msgspec
 from hsmjwt.cli.run import Run
 
 Action = Callable[[Run], int | None]
-Completes = Literal["profiles", "variables", "providers", "keys", "tokens", "published"]
+Completes = Literal["profiles", "variables", "providers", "keys", "tokens", "published", "algorithms"]
 
 
 class Flag(NamedTuple):
@@ -36,6 +36,10 @@ class Word(NamedTuple):
     metavar: str
     help: str = ""
     completes: Completes | None = None
+
+
+KeyArgument = Annotated[str | None, Word("KEY", "A pkcs11: URI or keys.NAME of the config.", "keys")]
+"""The key that a command is about."""
 
 
 class Command:
@@ -166,7 +170,9 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
     provider: Annotated[
         str | None, Flag("--provider", metavar="NAME", help="A built-in provider (generic).", completes="providers")
     ] = None
-    alg: Annotated[str | None, Flag("--alg", metavar="ALG", help="The signature algorithm (the key's).")] = None
+    alg: Annotated[
+        str | None, Flag("--alg", metavar="ALG", help="The signature algorithm (the key's).", completes="algorithms")
+    ] = None
     iss: Annotated[str | None, Flag("--iss", metavar="TEXT", help="The claim iss: who signs.")] = None
     sub: Annotated[str | None, Flag("--sub", metavar="TEXT", help="The claim sub: for whom (iss).")] = None
     aud: Annotated[

@@ -36,6 +36,11 @@ class _Word(NamedTuple):
     named: str | None
     kids: tuple[str, ...] = ()
 
+    @property
+    def table(self) -> str | None:
+        """Return the word where it is `keys.NAME`, as errors call it."""
+        return self.named if self.named is not None and self.named.startswith("keys.") else None
+
 
 @command(_JWKS, "*keys", device=Device, shared=Shared)
 def jwks(
@@ -78,7 +83,10 @@ def _made(run: Run, settings: Settings, device: Device, words: Sequence[_Word]) 
     from hsmjwt.custody import publishing
 
     alone = msgspec.structs.replace(device, key=None)
-    wanted = [publishing.Wanted(devices.choose(run, settings, alone, named=word.named), word.kids) for word in words]
+    wanted = [
+        publishing.Wanted(devices.choose(run, settings, alone, named=word.named), word.kids, word.table)
+        for word in words
+    ]
     opened = devices.open_with(run, settings, device)
     return run.wait(lambda: publishing.publish(opened, wanted))
 

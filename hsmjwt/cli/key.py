@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from hsmjwt.cli import device as devices
-from hsmjwt.cli.flags import Device, Flag, Group, Place, Shared, Word, command
+from hsmjwt.cli.flags import Device, Flag, Group, KeyArgument, Place, Shared, command
 from hsmjwt.cli.key_audit import audit
 from hsmjwt.cli.key_ceremony import ceremony
 from hsmjwt.cli.key_delete import delete
@@ -17,8 +17,6 @@ from hsmjwt.cli.output import one_line
 from hsmjwt.cli.run import Run
 from hsmjwt.compose import forms
 from hsmjwt.errors import UsageError
-
-KeyArgument = Annotated[str | None, Word("KEY", "A pkcs11: URI or keys.NAME of the config.", "keys")]
 
 _LIST = """List keys, each with the URI that selects it.
 
@@ -38,7 +36,8 @@ Examples:
 """
 _EXPORT = """Print a key's public half, and never a private one.
 
-PEM, DER, a JWK, or the line that OpenSSH and git hosts take.
+PEM, DER, a JWK, or the line that OpenSSH and git hosts take. --json prints an object with pem, jwk and ssh, and goes
+with no form but --jwk, which is JSON itself.
 
 \b
 Examples:
@@ -95,7 +94,12 @@ def show(run: Run, *, named: KeyArgument = None, device: Device, shared: Shared)
     token, certificate = about["token"], about["certificate"]
     shown["token"] = f"{token['label']} (serial {token['serial']}, {token['model']}, {token['manufacturer']})"
     shown["certificate"] = "none" if certificate is None else certificate["subject"] or "one that cannot be read"
-    if certificate is not None:
+    if certificate is None:
+        if about["has_certificate"]:
+            shown["certificate"] = "? (the token shows no public half)"
+    else:
+        none_of_its_own = certificate["matches"] is False
+        shown["has certificate"] = "no (that of another key lies beside it)" if none_of_its_own else "yes"
         ends = "expired" if certificate["expired"] else "expires"
         shown[f"certificate {ends}"] = certificate["not_after"] or "?"
         matches = {True: "yes", False: "no, it is another key's", None: "? (the token shows no public half)"}
@@ -122,8 +126,12 @@ def export(
 
     if pem + der + jwk + ssh > 1:
         raise UsageError("several forms are asked for at once", hint="one of --pem, --der, --jwk, --ssh")
-    if der and shared.json:
-        raise UsageError("--der and --json contradict each other", hint="--jwk, or --json alone, prints JSON")
+    if shared.json and (pem or der or ssh):
+        form = "--pem" if pem else "--der" if der else "--ssh"
+        raise UsageError(
+            f"{form} and --json contradict each other",
+            hint="--json alone has pem, jwk and ssh in it, --jwk is JSON itself",
+        )
     if jwk:
         run.console.result_json(_read(run, named, device, shared, publishing.jwk_of))
         return

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from hsmjwt.cli import device as devices
-from hsmjwt.cli.flags import Device, Flag, Shared, Word, command
+from hsmjwt.cli.flags import Device, Flag, KeyArgument, Shared, command
 from hsmjwt.cli.output import one_line
 from hsmjwt.cli.run import Run
 from hsmjwt.errors import PolicyError, UsageError
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from hsmjwt.jose.keys import PublicKey
     from hsmjwt.x509.attestation import Proof
 
-_LARGEST = 1024 * 1024  # bytes of a file of certificates
 _AUDIT = """Hold what the token says of a key against a policy.
 
 A policy is device-born (the default), imported, fips-186-5, or a TOML file. The exit code is 8 where a rule is not
@@ -34,7 +33,7 @@ Examples:
 def audit(
     run: Run,
     *,
-    named: Annotated[str | None, Word("KEY", "A pkcs11: URI or keys.NAME of the config.", "keys")] = None,
+    named: KeyArgument = None,
     policy: Annotated[
         str | None,
         Flag(
@@ -89,18 +88,7 @@ def audit(
 def _prover(run: Run, attestation: str, roots: str) -> Callable[[PublicKey | None], Proof]:
     from hsmjwt.custody.attesting import prover
 
-    return prover(_certificates(run, attestation), _certificates(run, roots))
-
-
-def _certificates(run: Run, path: str) -> list[bytes]:
-    from hsmjwt.x509.certificate import read_chain
-
-    hint = "certificates belong there, as PEM or DER"
-    try:
-        return read_chain(run.read(path, _LARGEST, what=f"'{path}'", hint=hint))
-    except UsageError as error:
-        where = "" if path in error.message else f"'{path}': "
-        raise UsageError(f"{where}{error.message}", hint=error.hint or hint) from None
+    return prover(devices.read_certificates(run, attestation), devices.read_certificates(run, roots))
 
 
 def _in_full(key: KeyReport, at: float) -> list[str]:

@@ -8,12 +8,10 @@ import time
 from collections.abc import Iterator
 from typing import Annotated
 
-import msgspec
-
 from hsmjwt.cli import device as devices
 from hsmjwt.cli.flags import Flag, Patient, Place, command
+from hsmjwt.cli.key_naming import named_key
 from hsmjwt.cli.run import Run
-from hsmjwt.errors import UsageError
 
 _TIMEOUT = 300.0  # seconds: a card takes minutes for RSA-4096
 _LOOK, _SAY = 1.0, 10.0  # seconds between two looks at what takes so long, and between two lines about it
@@ -46,7 +44,10 @@ def generate(
         ),
     ] = None,
     key_id: Annotated[str | None, Flag("--id", metavar="HEX", help="The new key's id (from its public key).")] = None,
-    alg: Annotated[str | None, Flag("--alg", metavar="ALG", help="What it signs by (the type's usual one).")] = None,
+    alg: Annotated[
+        str | None,
+        Flag("--alg", metavar="ALG", help="What it signs by (the type's usual one).", completes="algorithms"),
+    ] = None,
     if_absent: Annotated[
         bool, Flag("--if-absent", help="Print the URI of a key that has the label and is what is asked for.")
     ] = False,
@@ -55,21 +56,11 @@ def generate(
 ) -> None:
     """Make a key."""
     from hsmjwt.custody.generating import generate_key
-    from hsmjwt.hsm.keygen import parse_new_key
 
     run.limit(shared.timeout, _TIMEOUT)
     settings = devices.load_settings(shared)
     choice = devices.choose(run, settings, device, needed=False)
-    name = label if label is not None else choice.uri.object
-    if name is None:
-        raise UsageError("the new key has no label", hint="--label TEXT, or object=… in the URI")
-    if choice.uri.object not in (None, name):
-        raise UsageError("--label and the URI's object differ", hint="leave one of them out")
-    new = parse_new_key(kind, name, key_id, alg, choice.rules.algs)
-    if choice.uri.id is not None:
-        if new.id not in (None, choice.uri.id):
-            raise UsageError("--id and the URI's id differ", hint="leave one of them out")
-        new = msgspec.structs.replace(new, id=choice.uri.id)
+    new = named_key(choice.uri, label, key_id, alg, kind, choice.rules.algs)
     opened = devices.open_with(run, settings, device)
     with _progress(run):
         made = run.wait(lambda: generate_key(opened, choice, new, if_absent=if_absent))

@@ -8,6 +8,7 @@ import msgspec
 
 from hsmjwt.cli import device as devices
 from hsmjwt.cli.flags import Flag, Place, Shared, Word, command
+from hsmjwt.cli.key_naming import named_key
 from hsmjwt.cli.run import Run
 from hsmjwt.errors import ConfigError, UsageError
 from hsmjwt.secret import SecretSource, parse_source
@@ -39,7 +40,10 @@ class Import(msgspec.Struct, frozen=True, kw_only=True):
 
     label: Annotated[str | None, Flag("--label", metavar="TEXT", help="The key's label on the token.")] = None
     key_id: Annotated[str | None, Flag("--id", metavar="HEX", help="The key's id (from its public key).")] = None
-    alg: Annotated[str | None, Flag("--alg", metavar="ALG", help="What it signs by (the type's usual one).")] = None
+    alg: Annotated[
+        str | None,
+        Flag("--alg", metavar="ALG", help="What it signs by (the type's usual one).", completes="algorithms"),
+    ] = None
     passphrase_source: Annotated[
         str | None,
         Flag("--passphrase-source", metavar="SPEC", help="Where the file's passphrase is, as with --pin-source."),
@@ -116,21 +120,11 @@ def _passphrase(spec: str | None) -> SecretSource | None:
 
 
 def _wanted(flags: Import, choice: DeviceChoice) -> ImportWanted:
-    """Put flags and URI together; raises UsageError where they contradict each other, or no token can hold them."""
+    """Return what the key is to be; raises what `named_key` raises."""
     from hsmjwt.custody.importing import ImportWanted
-    from hsmjwt.hsm.keygen import parse_new_key
 
-    label = flags.label if flags.label is not None else choice.uri.object
-    if label is None:
-        raise UsageError("the key has no label", hint="--label TEXT, or object=… in the URI")
-    if choice.uri.object not in (None, label):
-        raise UsageError("--label and the URI's object differ", hint="leave one of them out")
-    checked = parse_new_key(None, label, flags.key_id, flags.alg)
-    if choice.uri.id is not None:
-        if checked.id not in (None, choice.uri.id):
-            raise UsageError("--id and the URI's id differ", hint="leave one of them out")
-        checked = msgspec.structs.replace(checked, id=choice.uri.id)
-    return ImportWanted(label=label, id=checked.id, alg=flags.alg, plain=flags.allow_plain_import)
+    new = named_key(choice.uri, flags.label, flags.key_id, flags.alg)
+    return ImportWanted(label=new.label, id=new.id, alg=flags.alg, plain=flags.allow_plain_import)
 
 
 def _tell(run: Run, imported: ImportedKey, *, named: bool) -> None:

@@ -14,6 +14,7 @@ from hsmjwt import config
 from hsmjwt.cli.flags import Command, Completes, Flag, Group, Word
 from hsmjwt.deadline import Deadline, run
 from hsmjwt.hsm.uri import SCHEME, KeyUri, format_token_uri, parse
+from hsmjwt.jose.algorithms import ALGORITHMS
 from hsmjwt.oauth import provider
 
 if TYPE_CHECKING:
@@ -194,6 +195,8 @@ def _named(kind: Completes, last: str, teller: Teller) -> list[Source]:
             return [lambda: [Offer(f"{name}={value}", about) for value, about in teller.profiles()]] if equals else []
         case "providers":
             return [lambda: map(Offer, provider.names())]
+        case "algorithms":
+            return [lambda: map(Offer, ALGORITHMS)]
         case "keys":
             return [teller.key_tables, *([teller.visible_keys] if _is_uri(last) else [])]
         case "published":

@@ -96,7 +96,9 @@ class KeyValues(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     module: Annotated[str | None, Flag("--module", metavar="PATH", help="The key's PKCS#11 module.")] = None
     pin_source: Annotated[str | None, Flag("--pin-source", metavar="SPEC", help="Where the key's PIN is.")] = None
-    alg: Annotated[str | None, Flag("--alg", metavar="ALG", help="The key's one algorithm.")] = None
+    alg: Annotated[
+        str | None, Flag("--alg", metavar="ALG", help="The key's one algorithm.", completes="algorithms")
+    ] = None
 
 
 @command(_LIST, shared=Shared)

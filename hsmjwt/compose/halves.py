@@ -30,7 +30,6 @@ _WHERE_FROM = (
     "every signature is verified: put the public key on the token, with the private key's CKA_ID, or name its file in "
     "the key table, public_key"
 )
-_TYPES = {"rsa": "RSA", "ec": "EC", "ed25519": "OKP"}  # by our names: types of RFC 7518, 6.1, and RFC 8037, 2
 
 
 class Unverified:
@@ -191,9 +190,10 @@ def _unreadable(
 
 def _kind(key: KeyObject) -> HiddenKey | None:
     """Return what the private half alone tells; None where that is not enough to sign with it."""
+    from hsmjwt.hsm.told import KTY
     from hsmjwt.jose.keys import HiddenKey
 
-    kty, bits = _TYPES.get(key.type or ""), key.bits
+    kty, bits = KTY.get(key.type or ""), key.bits
     if kty is None or not bits or (kty != "RSA" and key.crv is None):
         return None
     return HiddenKey(kty, key.crv, bits)

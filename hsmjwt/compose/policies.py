@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from hsmjwt.errors import ConfigError
 from hsmjwt.keyrules import is_policy_file
 from hsmjwt.nearest import did_you_mean
+from hsmjwt.toml_tables import decoded
 
 if TYPE_CHECKING:
     from hsmjwt.guard.keypolicy import Policy
@@ -83,11 +84,7 @@ def _text(path: str, *, trusted: bool) -> str:
         raise ConfigError(
             f"policy file {path!r} is longer than {_LARGEST // 1024} KiB", hint="is it the policy's file?"
         )
-    try:
-        return data.decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ConfigError(f"policy file {path!r}, line {line}: not UTF-8", hint="TOML is UTF-8 text") from None
+    return decoded(data, path, "policy file")
 
 
 def _check_owner(path: str, info: os.stat_result) -> None:

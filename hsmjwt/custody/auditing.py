@@ -21,6 +21,7 @@ from hsmjwt.errors import DeviceError, KeyFault, KeyNotFoundError, PolicyError
 from hsmjwt.guard.keypolicy import ATTRIBUTES, Finding, Policy, described, judge, passed
 from hsmjwt.guard.policy import check_clock
 from hsmjwt.hsm.facts import KeyFacts, of_key, of_place, of_token
+from hsmjwt.hsm.listing import shown_label
 from hsmjwt.hsm.module import Module
 from hsmjwt.hsm.objects import find_signing_key
 from hsmjwt.hsm.slots import Slot
@@ -237,7 +238,7 @@ def _as_json(key: KeyReport, at: float) -> dict[str, Any]:
         },
         "key": {
             "uri": key.uri,
-            "label": None if key.label is None else shown(key.label),
+            "label": None if key.label is None else shown_label(key.label),
             "id": key.id,
             "type": stated.get("type"),
             "bits": stated.get("bits"),
@@ -268,8 +269,3 @@ def attributes(key: KeyReport) -> dict[str, Any]:
 def facts_in_words(key: KeyReport) -> list[tuple[str, str]]:
     """Return what the module says of the key itself as a report for a person shows it."""
     return [(name.replace("_", " "), described(name, value)) for name, value in attributes(key).items()]
-
-
-def shown(label: str) -> str:
-    """Return a label with what is no UTF-8 in it replaced."""
-    return label.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -21,6 +21,7 @@ from hsmjwt.custody.publishing import public_jwk
 from hsmjwt.custody.report_html import page
 from hsmjwt.custody.transcript import READABLE, SIGNED, Transcript, Verdict, refuse_folder
 from hsmjwt.errors import HsmjwtError, KeyFault
+from hsmjwt.hsm.facts import of_place
 from hsmjwt.hsm.keygen import chosen_mechanisms
 from hsmjwt.hsm.module import Module
 from hsmjwt.hsm.objects import search
@@ -115,7 +116,8 @@ def perform(devices: Devices, choice: DeviceChoice, ceremony: Ceremony) -> Perfo
     _refuse_label(module.session(slot), slot, ceremony, sees_all=True)
     chosen_mechanisms(ceremony.new, module.mechanisms(slot))
     transcript = Transcript(ceremony)
-    transcript.about.update(module=_module(module), token=_token(slot))
+    about = {"path": module.choice.path, "sha256": of_place(module, slot)["module_sha256"]}
+    transcript.about.update(module=about, token=_token(slot))
     transcript.make_folder()
     return _Work(devices, choice, ceremony, transcript).done()
 
@@ -252,14 +254,7 @@ def _refuse_label(session: Any, slot: Slot, ceremony: Ceremony, *, sees_all: boo
         )
 
 
-def _module(module: Module) -> dict[str, str]:
-    with open(module.choice.real, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"path": module.choice.path, "sha256": digest}
-
-
 def _token(slot: Slot) -> dict[str, str]:
     token = slot.token
     assert token is not None  # noqa: S101 - find_token returns no other
-    names = ("label", "serial", "model", "manufacturer")
-    return {"uri": format_token_uri(token, slot.needed_id), **{name: getattr(token, name).rstrip() for name in names}}
+    return {"uri": format_token_uri(token, slot.needed_id), **msgspec.structs.asdict(token)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tomllib
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, TypeVar, get_args
 
@@ -19,7 +18,7 @@ from hsmjwt.hsm.uri import parse as parse_uri
 from hsmjwt.keyrules import is_policy_file
 from hsmjwt.nearest import did_you_mean
 from hsmjwt.toml_lines import KeyPath
-from hsmjwt.toml_tables import Source, dotted, not_toml, where
+from hsmjwt.toml_tables import Source, decoded, dotted, loaded, where
 
 T = TypeVar("T")
 
@@ -74,18 +73,8 @@ def parse(data: bytes, path: str) -> Ceremony:
     """Read the bytes of the ceremony file at `path`, of which relative paths in it count from; raises ConfigError."""
     if len(data) > LARGEST:
         raise ConfigError(f"{_NOUN} {path!r} is longer than {LARGEST // 1024} KiB")
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ConfigError(f"{_NOUN} {path!r}, line {line}: not UTF-8", hint="save the file as UTF-8") from None
-    try:
-        document = tomllib.loads(text.replace("\r\n", "\n"))
-    except (ValueError, RecursionError) as error:
-        fault = not_toml(path, text, error, _NOUN)
-    else:
-        return _Reader(Source(path, text, _NOUN), path).ceremony(document, data, text)
-    raise fault  # out here, where no context holds the file's text
+    text = decoded(data, path, _NOUN)
+    return _Reader(Source(path, text, _NOUN), path).ceremony(loaded(text, path, _NOUN), data)
 
 
 class _Reader:
@@ -96,14 +85,14 @@ class _Reader:
         self.folder = os.path.dirname(os.path.abspath(path))
         self.path = path
 
-    def ceremony(self, document: dict[str, Any], data: bytes, text: str) -> Ceremony:
+    def ceremony(self, document: dict[str, Any], data: bytes) -> Ceremony:
         """Check the whole document."""
         top = self.table((), document, _TOP, needed=("operator", "witnesses", "out", "key"))
         key = self.table(("key",), top["key"], _KEY, needed=("token", "label", "type"))
         audit = self.table(("audit",), top.get("audit", {}), _AUDIT)
         return Ceremony(
             path=self.path,
-            text=text,
+            text=data.decode(),  # to the letter: the digest is over it
             sha256=hashlib.sha256(data).hexdigest(),
             operator=top["operator"],
             witnesses=self.witnesses(top),

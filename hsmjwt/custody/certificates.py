@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -142,8 +143,13 @@ def one_certificate(found: list[CertificateObject], named: str, slot_id: int | N
             f"no certificate fits '{named}'", hint="hsmjwt cert import puts one on the token, beside its key"
         )
     if len(found) > 1:
-        lines = sorted({each.uri(slot_id) for each in found})[:20]
+        uris = Counter(each.uri(slot_id) for each in found)
+        message = f"{len(found)} certificates fit '{named}'"
+        lines = sorted(uri for uri, number in uris.items() if number == 1)[:20]
+        if len(lines) == len(uris):
+            raise KeyNotUniqueError(message, hint="\n  ".join(("pick one of these:", *lines)))
         raise KeyNotUniqueError(
-            f"{len(found)} certificates fit '{named}'", hint="\n  ".join(("pick one of these:", *lines))
+            f"{message}, and no URI tells some of them apart",
+            hint="hsmjwt cert import --replace leaves a key the one it is given; others are for the token's own tool",
         )
     return found[0]

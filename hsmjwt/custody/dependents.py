@@ -29,13 +29,16 @@ def bound_algs(settings: Settings, tables: list[KeyTable], asked: str | None, na
     return (asked,)
 
 
-def refuse_protected(tables: list[KeyTable], uri: str, what: str) -> None:
-    """Raise PolicyError where one of a key's tables says that it is protected; `what` is what may not be done to it."""
+def refuse_protected(tables: list[KeyTable], uri: str, what: str, *, of: str = "key") -> None:
+    """Raise PolicyError where one of a key's tables says that it is protected.
+
+    `what` is what may not be done to what the URI selects, `of` whether that is the key or its certificate.
+    """
     for table in tables:
         if table.protected:
             raise refused(
                 "protected",
-                f"[keys.{table.name}] says that the key {uri} may not be {what}",
+                f"[keys.{table.name}] says that the {of} {uri} may not be {what}",
                 hint="whoever means it takes protected = true out of that table first; nothing was changed",
             )
 

@@ -14,7 +14,7 @@ from hsmjwt.compose import halves
 from hsmjwt.compose.devices import DeviceChoice, Devices
 from hsmjwt.custody.certificates import certificate_of
 from hsmjwt.custody.keys import FoundKey, algorithms, found, half_of
-from hsmjwt.errors import KeyFault, KeyUnfitError
+from hsmjwt.errors import HsmjwtError, KeyFault, KeyUnfitError
 from hsmjwt.guard.policy import bound_to
 from hsmjwt.hsm.objects import KeyObject
 from hsmjwt.jose.algorithms import ALGORITHMS, by_default, fits, misfit, usable_with
@@ -28,10 +28,14 @@ _NO_LOGIN = SecretSource(kind="none")
 
 
 class Wanted(NamedTuple):
-    """A key to publish, and the kids that it goes by; without one it goes by its thumbprint (RFC 7638)."""
+    """A key to publish, and the kids that it goes by; without one it goes by its thumbprint (RFC 7638).
+
+    `named` is how an error calls it where several are asked for.
+    """
 
     choice: DeviceChoice
     kids: tuple[str, ...] = ()
+    named: str | None = None
 
 
 class Published(NamedTuple):
@@ -85,7 +89,7 @@ def publish(devices: Devices, wanted: Sequence[Wanted]) -> Published:
     """
     entries: dict[PublicKey, _Entry] = {}
     for one in wanted:
-        entry = _entry(devices, one)
+        entry = _entry(devices, one) if one.named is None else _named_entry(devices, one)
         known = entries.get(entry.key, entry)
         entries[entry.key] = entry._replace(
             kids=tuple(dict.fromkeys((*known.kids, *entry.kids))),
@@ -105,6 +109,14 @@ def publish(devices: Devices, wanted: Sequence[Wanted]) -> Published:
                 f"warning: {number} keys of the set go by the kid {kid!r}: who verifies may take another"
             )
     return Published({"keys": rows}, tuple(dict.fromkeys(algs)))
+
+
+def _named_entry(devices: Devices, wanted: Wanted) -> _Entry:
+    try:
+        return _entry(devices, wanted)
+    except HsmjwtError as error:
+        message, hint = f"{wanted.named}: {error.message}", error.hint
+        raise type(error)(message, hint=hint, ckr=error.ckr, oauth_error=error.oauth_error) from None
 
 
 def _entry(devices: Devices, wanted: Wanted) -> _Entry:

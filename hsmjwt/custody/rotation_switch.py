@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 
 import msgspec
 
@@ -13,14 +12,12 @@ from hsmjwt.custody import rotation_files
 from hsmjwt.custody.rotation_state import State
 from hsmjwt.deadline import Deadline
 from hsmjwt.errors import ConfigError, UsageError
-from hsmjwt.hsm.uri import KeyUri, display, parse
+from hsmjwt.hsm.uri import display, parse
+from hsmjwt.keyrules import SELECTS
 from hsmjwt.oauth.profile import Profile
 from hsmjwt.profile_text import quoted
 from hsmjwt.toml_lines import KeyPath
 from hsmjwt.toml_tables import dotted
-
-_ACCESS: Final = ("module_name", "module_path", "pin_source", "pin_value")  # of a URI: how to reach what it selects
-_SELECTS: Final = tuple(name for name in KeyUri.__struct_fields__ if name not in (*_ACCESS, "type"))
 
 
 class Switch:
@@ -35,7 +32,7 @@ class Switch:
         if state.new is None:
             return False
         named, new = parse(self._table.uri), parse(state.new.uri)
-        says = [name for name in _SELECTS if getattr(named, name) is not None]
+        says = [name for name in SELECTS if name != "type" and getattr(named, name) is not None]
         of_object = "object" in says or "id" in says
         return of_object and all(getattr(named, name) == getattr(new, name) for name in says)
 

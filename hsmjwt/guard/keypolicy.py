@@ -7,7 +7,6 @@ A policy is a TOML text: a description and, by attribute, what is required and w
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
@@ -16,7 +15,7 @@ import msgspec
 from hsmjwt.errors import ConfigError
 from hsmjwt.nearest import did_you_mean
 from hsmjwt.toml_lines import KeyPath
-from hsmjwt.toml_tables import Source, dotted, not_toml
+from hsmjwt.toml_tables import Source, dotted, loaded
 
 Result = Literal["pass", "fail", "unknown"]
 Value = bool | int | str | tuple[str, ...]
@@ -250,11 +249,7 @@ def _in_words(operator: str, value: Any) -> str:
 
 def parse(text: str, name: str, path: str) -> Policy:
     """Read a policy's text, which came from the file at `path`; raises ConfigError with its line."""
-    try:
-        document = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise not_toml(path, text, error, _NOUN) from None
-    return _Reader(Source(path, text, _NOUN), path).policy(name, document)
+    return _Reader(Source(path, text, _NOUN), path).policy(name, loaded(text, path, _NOUN))
 
 
 class _Reader:

@@ -42,12 +42,11 @@ _READ: dict[str, Callable[[bytes], Any]] = {
     "LOCAL": any,
     "ALLOWED_MECHANISMS": mechanism_numbers,
 }
-_NUMBERS: dict[str, int] = {name: int(pkcs11.Attribute[name]) for name in _READ}
 
 
 def numbers(names: Iterable[str]) -> tuple[int, ...]:
-    """Return the numbers of attributes that a signer asks for."""
-    return tuple(_NUMBERS[name] for name in names)
+    """Return the numbers of attributes."""
+    return tuple(int(pkcs11.Attribute[name]) for name in names)
 
 
 def packed(template: Mapping[str, int | str | bytes]) -> list[tuple[int, bytes]]:
@@ -55,7 +54,7 @@ def packed(template: Mapping[str, int | str | bytes]) -> list[tuple[int, bytes]]
     rows = []
     for name, value in template.items():
         data = value if isinstance(value, bytes) else value.encode() if isinstance(value, str) else _ULONG.pack(value)
-        rows.append((_NUMBERS[name], data))
+        rows.append((int(pkcs11.Attribute[name]), data))
     return rows
 
 

@@ -46,10 +46,10 @@ def belongings(session: Any, uri: KeyUri, token: TokenInfo, slot_id: int | None)
     key that is whole.
     """
     if uri.type not in (None, "private", "public"):
-        hint = "leave type out, or write type=public"
-        if uri.type == "cert":
-            hint = "a certificate is deleted with its key: --with-certificate"
-        raise KeyUnfitError(f"'{uri.brief}' does not name a key", hint=hint)
+        raise KeyUnfitError(
+            f"'{uri.brief}' does not name a key or a certificate",
+            hint="leave type out for a key, or write type=public or type=cert",
+        )
     if uri.type == "public":
         return _public_alone(session, find_object(session, uri, token, slot_id), slot_id)
     try:
@@ -116,10 +116,10 @@ def destroy(each: OnToken, slot_id: int | None) -> None:
         raise _kept(each, slot_id, f"C_DestroyObject gave {error.ckr}", error.ckr) from None
 
 
-def refuse_lasting(key: KeyObject, slot_id: int | None) -> None:
-    """Raise DeviceError for a key that says itself that it cannot be destroyed, before anything of it is."""
-    if read_attributes(key.handle, ("DESTROYABLE",)).get("DESTROYABLE") is False:
-        raise _kept(key, slot_id, "its CKA_DESTROYABLE is false", None)
+def refuse_lasting(each: OnToken, slot_id: int | None) -> None:
+    """Raise DeviceError for an object that says itself that it cannot be destroyed, before anything is."""
+    if read_attributes(each.handle, ("DESTROYABLE",)).get("DESTROYABLE") is False:
+        raise _kept(each, slot_id, "its CKA_DESTROYABLE is false", None)
 
 
 def _kept(each: OnToken, slot_id: int | None, why: str, ckr: str | None) -> DeviceError:

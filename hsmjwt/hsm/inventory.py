@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from hsmjwt.errors import DeviceError
 from hsmjwt.hsm import told
-from hsmjwt.hsm.attributes import mechanism_numbers
+from hsmjwt.hsm.attributes import mechanism_numbers, numbers, packed
 from hsmjwt.hsm.binding import pkcs11
 from hsmjwt.hsm.direct import Question
 from hsmjwt.hsm.faults import translated
@@ -137,12 +137,11 @@ class Inventory:
         return things if kind == "certificate" else [self._whole(kind, thing) for thing in things]
 
     def _by_direct(self, template: Mapping[str, Any], names: tuple[str, ...]) -> list[Thing]:
-        rows = [(_cka(name), _packed(value)) for name, value in template.items()]
         direct = self._direct
         assert direct is not None  # noqa: S101 - _search sees to it
         with translated("C_FindObjects"):
-            numbers = direct.find(self._session.handle, rows)
-        return [Thing(number, self._told(number, names)) for number in numbers]
+            found = direct.find(self._session.handle, packed(template))
+        return [Thing(number, self._told(number, names)) for number in found]
 
     def _by_binding(self, template: Mapping[str, Any], names: tuple[str, ...]) -> list[Thing]:
         with translated("C_FindObjects"):
@@ -190,21 +189,13 @@ class Inventory:
 
     def _question(self, names: tuple[str, ...]) -> Question:
         if names not in self._questions:
-            self._questions[names] = Question([_cka(name) for name in names], tuple(map(_cka, _RARE)))
+            self._questions[names] = Question(numbers(names), numbers(_RARE))
         return self._questions[names]
 
 
 def _is_text(label: str | None) -> bool:
     """Tell whether a label can be searched for; bytes that are no UTF-8 cannot."""
     return bool(label) and label is not None and not any("\ud800" <= char <= "\udfff" for char in label)
-
-
-def _cka(name: str) -> int:
-    return int(pkcs11.Attribute[name])
-
-
-def _packed(value: int | str | bytes) -> bytes:
-    return value if isinstance(value, bytes) else value.encode() if isinstance(value, str) else _ULONG.pack(value)
 
 
 def _unpacked(names: Iterable[str], values: Iterable[bytes | None]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from hsmjwt.hsm.binding import pkcs11
 from hsmjwt.hsm.creating import BEYOND, EDWARDS, MAY_BE_FULL, REFUSED_TEMPLATE, UNSAID, removed
 from hsmjwt.hsm.faults import translated
 from hsmjwt.hsm.objects import NAMES, KeyObject, read_key
+from hsmjwt.hsm.told import KTY
 from hsmjwt.hsm.uri import TokenInfo
 from hsmjwt.hsm.ways import NEW_KEY, best_mechanism
 from hsmjwt.jose.algorithms import ALGORITHMS, Algorithm
@@ -20,7 +21,6 @@ from hsmjwt.jose.keys import CURVES, ED25519, PublicKey, RsaKey
 from hsmjwt.nearest import did_you_mean
 
 _LABEL_BYTES, _ID_BYTES = 255, 255  # PKCS#11 sets no limit; SoftHSM takes these, and nobody needs more
-_KTY = {"rsa": "RSA", "ec": "EC", "ed25519": "OKP"}
 
 _READ = (*NAMES, "KEY_TYPE", "MODULUS", "PUBLIC_EXPONENT", "SENSITIVE", "EXTRACTABLE", *BEYOND)
 
@@ -53,7 +53,7 @@ class Kind(NamedTuple):
 
     def takes(self, alg: Algorithm) -> bool:
         """Tell whether keys of this type sign by the algorithm."""
-        return alg.kty == _KTY[self.type] and alg.crv == self.crv and self.bits >= alg.min_bits
+        return alg.kty == KTY[self.type] and alg.crv == self.crv and self.bits >= alg.min_bits
 
     def describes(self, key: PublicKey) -> bool:
         """Tell whether a public key is of this type and size."""

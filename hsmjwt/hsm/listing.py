@@ -103,6 +103,11 @@ class _Reader:
         return about
 
 
+def shown_label(label: str) -> str:
+    """Return a label with what is no UTF-8 in it replaced."""
+    return label.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 class _Rows:
     """Makes rows of one token's keys, with what they have in common made once."""
 
@@ -116,7 +121,7 @@ class _Rows:
         label, key_id = about.get("LABEL"), about.get("ID")
         return {
             "uri": format_object_uri(self._token, label=label, id=key_id, type=kind, slot_id=self._slot_id),
-            "label": None if label is None else label.encode("utf-8", "surrogateescape").decode("utf-8", "replace"),
+            "label": None if label is None else shown_label(label),
             "id": None if key_id is None else key_id.hex(),
             "type": told.type_of(about),
             "bits": told.bits(about),

@@ -26,6 +26,9 @@ from hsmjwt.jose.keys import (
 About = Mapping[str, Any]
 
 _TYPES = {"RSA": "rsa", "EC": "ec", "EC_EDWARDS": "ed25519"}
+KTY = {"rsa": "RSA", "ec": "EC", "ed25519": "OKP"}
+"""By our names of the types that are used here: their names in a JWK (RFC 7518, 6.1; RFC 8037, 2)."""
+
 _EDWARDS = frozenset(  # CKA_EC_PARAMS of an Ed25519 key, as tokens really write it: a curve's name or an OID
     {
         b"\x13\x0cedwards25519",  # PKCS#11 3.0, section 2.3.10: curveName as a PrintableString

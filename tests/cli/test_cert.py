@@ -184,6 +184,11 @@ def test_what_cannot_be_certified_is_refused(quick, words, code, why, hint):
     refused(quick("cert", "self-signed", K1, *words), code, why, hint=hint)
 
 
+@pytest.mark.parametrize("verb", ["self-signed", "csr"])
+def test_a_key_that_is_not_named_is_missed_before_the_subject(quick, verb):
+    refused(quick("cert", verb, HSMJWT_KEY=None), 2, "no key is named", hint="keys.NAME")
+
+
 def test_what_is_wrong_is_told_before_any_module_is_loaded(quick):
     for words in (("self-signed", *SUBJECT[:1], "C=Norway"), ("csr", "--subject", "CM=a"), ("import", "/nowhere")):
         refused(quick("cert", *words, HSMJWT_MODULE="/nowhere.so"), 2)

@@ -338,6 +338,20 @@ def test_no_key_is_told_as_such(quick, token, tmp_path):
     refused(done, 6, "no key fits 'pkcs11:token=t1;object=nothing")
 
 
+@pytest.mark.parametrize(
+    ("uri", "code", "why"),
+    [
+        ("pkcs11:token=t1;object=nothing", 6, "no key fits 'pkcs11:token=t1;object=nothing"),
+        ("pkcs11:token=absent;object=k1", 4, "no token fits"),
+    ],
+)
+def test_the_table_whose_key_is_gone_is_named_and_nothing_is_printed(quick, tmp_path, uri, code, why):
+    text = f'[keys.good]\nuri = "pkcs11:token=t1;object=k1"\n[keys.old]\nuri = "{uri}"\n[profiles.p]\nkey = "old"\n'
+    (tmp_path / "c.toml").write_text(text)
+    for words in ((), ("keys.good", "keys.old"), ("keys.good", "p")):
+        refused(quick("jwks", *words, "--config", "c.toml"), code, "keys.old: ", why)
+
+
 def test_a_key_too_small_to_sign_with_is_not_published(quick, token):
     code = """
 import os, pkcs11, sys

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
 K1 = "pkcs11:token=t1;object=k1"
+APP = "pkcs11:token=t1;object=app;type=cert"
 ON_T1 = ("--key", "pkcs11:token=t1")
 OBJECT = """
 import os, pkcs11, sys
@@ -130,8 +131,54 @@ def test_the_certificate_beside_the_key_is_told_and_goes_only_where_that_is_aske
     assert "another" not in done.err
     told_of = json.loads(done.out)
     assert (certificate in told_of["deleted"], told_of["certificates"]) == (also, [] if also else [certificate])
-    left = token.python(CERTIFICATES)
-    assert json.loads(left.out) == (["another key's"] if also else ["another key's", "app"])
+    assert certificates(token) == (["another key's"] if also else ["another key's", "app"])
+
+
+@pytest.mark.parametrize("flags", [(), ("--json",)], ids=["lines", "json"])
+def test_a_certificate_that_was_left_behind_is_deleted_alone(quick, token, tmp_path, flags):
+    put_certificate(token, "p256", b"\x0a", "app")
+    put_certificate(token, "rsa", b"\x0b", "other")
+    done = quick("key", "delete", APP, "--yes", *flags)
+    assert done.code == 0, done.err
+    gone = json.loads(done.out)["deleted"] if flags else done.out.splitlines()
+    assert [uri.partition(";object=")[2] for uri in gone] == ["app;id=%0A;type=cert"]
+    assert f"this deletes the certificate: {gone[0]}" in done.err
+    assert "it is of 'CN=app', and expired on 2026-01-10T00:00:00Z" in done.err
+    assert "stays" not in done.err
+    assert certificates(token) == ["other"]
+    assert rows(quick) == [("k1", True, True)]
+
+
+def test_the_key_beside_a_certificate_stays_and_who_goes_by_it_is_told(quick, token, tmp_path):
+    uri = bring(quick, tmp_path, "app", "p256", "--id", "0a")
+    put_certificate(token, "p256", b"\x0a", "app")
+    text = (
+        f'[keys.app]\nuri = "pkcs11:token=t1;object=app"\n[keys.by]\nuri = "{K1}"\ncertificate = "{APP}"\n'
+        f'[keys.other]\nuri = "{K1}"\n[profiles.adobe]\nkey = "app"\n[profiles.x]\nkey = "other"\n'
+    )
+    done = quick("key", "delete", APP, "--yes", "--json", HSMJWT_CONFIG=config(tmp_path, text))
+    assert done.code == 0, done.err
+    told_of = json.loads(done.out)
+    assert (told_of["keys"], told_of["profiles"], told_of["certificates"]) == (["app", "by"], ["adobe"], [])
+    assert f"the key of its id stays: {uri}" in done.err
+    assert "named by [keys.app], [keys.by] of the config" in done.err
+    assert "used by the profiles adobe" in done.err
+    assert certificates(token) == []
+    assert ("app", True, True) in rows(quick)
+
+
+def test_what_is_no_certificate_is_deleted_as_one_that_cannot_be_read(quick, token):
+    put(token, CLASS=1, CERTIFICATE_TYPE=0, TOKEN=True, LABEL="app", ID=b"", SUBJECT=b"", VALUE=b"junk")
+    done = quick("key", "delete", APP, "--yes")
+    assert done.code == 0, done.err
+    assert "what it says cannot be read" in done.err
+    assert certificates(token) == []
+
+
+def certificates(token) -> list[str]:
+    """Return the labels of the certificates on the token."""
+    found: list[str] = json.loads(token.python(CERTIFICATES).out)
+    return found
 
 
 CERTIFICATES = """
@@ -163,7 +210,8 @@ def test_a_protected_key_is_never_deleted(quick, tmp_path, named, uri):
         ("pkcs11:token=t1;object=none", 6, "no key fits"),
         ("pkcs11:token=none;object=k1", 4, "no token fits"),
         ("pkcs11:token=t1", 6, "2 keys fit"),
-        ("pkcs11:token=t1;object=k1;type=cert", 6, "does not name a key"),
+        ("pkcs11:token=t1;object=k1;type=cert", 6, "no certificate fits"),
+        ("pkcs11:token=t1;object=k1;type=data", 6, "does not name a key or a certificate"),
         ("pkcs11:token=t1;obejct=k1", 4, "no token fits"),
         ("keys.none", 3, "there is no key table"),
     ],
@@ -174,9 +222,32 @@ def test_what_is_not_exactly_one_key_is_not_deleted(quick, tmp_path, named, code
     assert len(rows(quick)) == 2
 
 
-def test_whoever_names_a_certificate_hears_with_what_it_goes(quick):
-    done = quick("key", "delete", "pkcs11:token=t1;object=k1;type=cert", "--yes")
-    refused(done, 6, "does not name a key", hint="--with-certificate")
+@pytest.mark.parametrize(
+    "table",
+    [
+        'uri = "pkcs11:token=t1;object=app"',
+        'uri = "pkcs11:token=t1;id=%0a"',
+        f'uri = "{K1}"\ncertificate = "pkcs11:token=t1;object=app;type=cert"',
+    ],
+)
+def test_a_protected_keys_certificate_is_never_deleted(quick, token, tmp_path, table):
+    put_certificate(token, "p256", b"\x0a", "app")
+    path = config(tmp_path, f"[keys.safe]\n{table}\nprotected = true\n")
+    done = quick("key", "delete", APP, "--yes", HSMJWT_CONFIG=path)
+    refused(done, 8, "protected", "[keys.safe]", "the certificate pkcs11:", "may not be deleted")
+    assert certificates(token) == ["app"]
+
+
+def test_what_is_not_exactly_one_certificate_is_not_deleted(quick, token):
+    put_certificate(token, "p256", b"\x0a", "app")
+    put_certificate(token, "p256", b"\x0b", "app")
+    done = quick("key", "delete", APP, "--yes")
+    refused(done, 6, "2 certificates fit", hint="object=app;id=%0B;type=cert")
+    put_certificate(token, "rsa", b"\x0b", "app")
+    done = quick("key", "delete", f"{APP};id=%0b", "--yes")
+    refused(done, 6, "2 certificates fit", "no URI tells some of them apart", hint="cert import --replace")
+    refused(quick("key", "delete", APP, "--with-certificate", "--yes"), 2, "goes with a key", hint="leave it out")
+    assert certificates(token) == ["app"] * 3
 
 
 def test_a_variable_deletes_nothing(quick):
@@ -208,6 +279,16 @@ def test_a_person_says_yes_or_the_key_stays(token, tmp_path, quick, typed, code)
     assert "this deletes the key: pkcs11:token=t1;" in err
     assert bool(out) is (code == 0)
     assert rows(quick) == ([] if code == 0 else [("k1", True, True)])
+
+
+@pytest.mark.parametrize(("typed", "code"), [("y\n", 0), ("n\n", 2)])
+def test_a_person_is_asked_for_a_certificate_by_its_subject(token, tmp_path, typed, code):
+    put_certificate(token, "p256", b"\x0a", "app")
+    run = AtTerminal(token, tmp_path, "key", "delete", APP)
+    run.asked("Delete the certificate 'CN=app' for good? [y/N] ", "] ", hidden=False)
+    run.type(typed)
+    assert run.end()[0] == code
+    assert certificates(token) == ([] if code == 0 else ["app"])
 
 
 def test_what_was_typed_before_the_question_is_no_answer(token, tmp_path, quick):

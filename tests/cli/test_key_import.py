@@ -342,7 +342,7 @@ def test_a_file_without_a_usable_key_is_refused_before_the_token_is_asked(quick,
 
 def test_what_the_command_line_lacks_is_told(quick, keyfile):
     refused(quick("key", "import"), 2, "the argument FILE|- is missing")
-    refused(quick("key", "import", keyfile(), *ON_T1), 2, "the key has no label")
+    refused(quick("key", "import", keyfile(), *ON_T1), 2, "the new key has no label")
     refused(quick("key", "import", keyfile(), *ON_T1, "--label", "a", "--id", "xy"), 2, "'xy' is not hexadecimal")
     refused(quick("key", "import", keyfile(), *ON_T1, "--label", "a\n"), 2, "control character")
     refused(quick("key", "import", "nowhere", *ON_T1, "--label", "a"), 2, "'nowhere' cannot be read")

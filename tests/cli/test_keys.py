@@ -146,7 +146,12 @@ def test_der_is_written_as_it_is(hsmjwt, token, tmp_path):
         )
     data = (tmp_path / "k.der").read_bytes()
     assert openssl("pkey", "-pubin", "-inform", "DER", data=data) == hsmjwt("key", "export").out
-    refused(hsmjwt("key", "export", "--der", "--json"), 2, "--der and --json")
+
+
+@pytest.mark.parametrize("form", ["--pem", "--der", "--ssh"])
+def test_no_form_is_ignored_beside_json(quick, form):
+    refused(quick("key", "export", form, "--json"), 2, f"{form} and --json contradict", hint="pem, jwk and ssh")
+    assert quick("key", "export", "--jwk", "--json").out == quick("key", "export", "--jwk").out
 
 
 def test_a_public_key_needs_no_pin(quick):
@@ -242,6 +247,7 @@ def test_the_certificate_beside_a_key_is_shown_and_whether_it_is_the_keys(quick)
     assert re.search(r"^certificate +CN=c$", shown, re.MULTILINE)
     assert re.search(r"^certificate expires +20\d\d-", shown, re.MULTILINE)
     assert re.search(r"^certificate matches +yes$", shown, re.MULTILINE)
+    assert re.search(r"^has certificate +yes$", shown, re.MULTILINE)
 
 
 def test_a_certificate_that_alone_tells_a_keys_public_half_is_not_said_to_match_it(quick, token):
@@ -275,7 +281,9 @@ with pkcs11.lib(os.environ["HSMJWT_MODULE"]).get_token(token_label="t1").open(rw
 """
     assert token.python(code, token.pin_file.read_text(), der.hex()).code == 0
     assert json.loads(quick("key", "show", "pkcs11:object=other", "--json").out)["certificate"]["matches"] is False
-    assert "no, it is another key's" in quick("key", "show", "pkcs11:object=other").out
+    shown = quick("key", "show", "pkcs11:object=other").out
+    assert "no, it is another key's" in shown
+    assert re.search(r"^has certificate +no \(that of another key lies beside it\)$", shown, re.MULTILINE)
 
 
 def test_the_line_for_openssh_has_the_keys_label_and_nothing_that_leaves_the_line(quick, token):
