@@ -205,12 +205,10 @@ def _is_of_kind(public: PublicKey, kind: HiddenKey) -> bool:
 
 def _beside(session: Any, key: KeyObject) -> Iterator[Iterable[PublicKey]]:
     """Yield the public keys of the certificates with the key's id, then of those with its label."""
-    from hsmjwt.hsm.certificates import find_certificates
-    from hsmjwt.hsm.uri import KeyUri
+    from hsmjwt.hsm.certificates import certificates_beside
 
-    for mark in (KeyUri(id=key.id), KeyUri(object=key.label)):
-        if mark.id or mark.object:
-            yield _certified(each.der for each in find_certificates(session, key.token, mark))
+    for found in certificates_beside(session, key):
+        yield _certified(each.der for each in found)
 
 
 def _named(

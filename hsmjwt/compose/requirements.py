@@ -34,14 +34,15 @@ class Configured(Protocol):
 
 
 _DAY = 86400
-_checked: set[tuple[str, str, str, str | None]] = set()
+_checked: set[tuple[str, str, str, str | None, str]] = set()
 _checking = threading.Lock()
 
 
 def check(devices: Configured, module: Module, slot: Slot, key: KeyObject, session: Any, *, rules: KeyRules) -> None:
     """Raise PolicyError where a key does not keep the policy that its key table requires of it, if it does.
 
-    The token is asked once a process and key, in a session that does nothing else meanwhile.
+    The token is asked once a day, process and key, in a session that does nothing else meanwhile: what may change in
+    the life of a process is that a certificate ends, or the key's own dates.
     """
     if rules.require is None:
         return
@@ -49,8 +50,8 @@ def check(devices: Configured, module: Module, slot: Slot, key: KeyObject, sessi
     from hsmjwt.guard.keypolicy import judge, passed
     from hsmjwt.hsm.facts import of_key, of_place
 
-    uri = key.uri(slot.needed_id)
-    mark = (module.choice.real, uri, rules.require, rules.certificate)
+    uri, now = key.uri(slot.needed_id), time.time()
+    mark = (module.choice.real, uri, rules.require, rules.certificate, _day(now))
     with _checking:
         if mark in _checked:
             return
@@ -58,7 +59,8 @@ def check(devices: Configured, module: Module, slot: Slot, key: KeyObject, sessi
         with module.library.turn:
             facts = of_key(module, slot, session, key)
             beside = certificates_named(devices, session, key.token, rules)
-        findings = judge(policy, stated_of(facts, of_place(module, slot), time.time(), beside))
+        digest = any(rule.attribute == "module_sha256" for rule in policy.rules)
+        findings = judge(policy, stated_of(facts, of_place(module, slot, digest=digest), now, beside))
         if not passed(findings):
             raise _refusal(policy.name, findings, uri, rules.table)
         _checked.add(mark)

@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from typing import Any
 
 import msgspec
 
 from hsmjwt.compose.devices import DeviceChoice, Devices, open_signer
 from hsmjwt.compose.halves import load_public_file
+from hsmjwt.custody.keys import FoundKey
 from hsmjwt.errors import KeyFault, KeyNotFoundError, KeyNotUniqueError, KeyUnfitError, UsageError
 from hsmjwt.guard.policy import check_clock
 from hsmjwt.hsm.certificates import CertificateObject, certificate_beside, find_certificates
-from hsmjwt.hsm.objects import KeyObject
-from hsmjwt.hsm.slots import Slot
 from hsmjwt.hsm.uri import parse
 from hsmjwt.jose.algorithms import Algorithm, by_default, preferred
 from hsmjwt.jose.jws import OpenKey
@@ -92,9 +90,7 @@ def _algorithm(opened: OpenKey, wanted: Wanted) -> Algorithm:
     return preferred(named, opened.algs) or by_default(opened.signer.public_key)
 
 
-def certificate_of(  # noqa: PLR0917 - a key as it was found, in parts
-    devices: Devices, choice: DeviceChoice, key: KeyObject, session: Any, slot: Slot, public_key: PublicKey
-) -> list[bytes]:
+def certificate_of(devices: Devices, choice: DeviceChoice, there: FoundKey, public_key: PublicKey) -> list[bytes]:
     """Return the certificate of a key and the chain above it, leaf first; empty where there is none.
 
     It is what the key table names, a PEM file or a certificate on a token, else what lies beside the key on its token.
@@ -102,12 +98,12 @@ def certificate_of(  # noqa: PLR0917 - a key as it was found, in parts
     """
     rules = choice.rules
     if rules.certificate is None:
-        beside = certificate_beside(session, key, public_key)
+        beside = certificate_beside(there.session, there.key, public_key)
         return [] if beside is None else [beside.der]
     if rules.certificate_file is not None:
         every = load_public_file(devices.settings, rules, "certificate", rules.certificate_file, read_chain)
     else:
-        every = [_named(devices, choice, rules.certificate, session, slot).der]
+        every = [_named(devices, choice, rules.certificate, there).der]
     try:
         chain = ordered(every, public_key)
     except UsageError as error:
@@ -125,12 +121,13 @@ def of_another_key(what: str) -> KeyFault:
     )
 
 
-def _named(devices: Devices, choice: DeviceChoice, named: str, session: Any, slot: Slot) -> CertificateObject:
+def _named(devices: Devices, choice: DeviceChoice, named: str, there: FoundKey) -> CertificateObject:
     """Return the one certificate that a URI selects, on the key's own token or on another one, where nobody logs in."""
     uri = parse(named)
     elsewhere = msgspec.structs.replace(choice, uri=uri)
     its_slot = devices.module(elsewhere).find_token(uri)
-    if its_slot.info.slot_id != slot.info.slot_id or its_slot.token != slot.token:
+    session = there.session
+    if (its_slot.info.slot_id, its_slot.token) != (there.slot.info.slot_id, there.slot.token):
         session = devices.module(elsewhere).session(its_slot)
     assert its_slot.token is not None  # noqa: S101 - find_token returns no other
     return one_certificate(find_certificates(session, its_slot.token, uri), named, its_slot.needed_id)

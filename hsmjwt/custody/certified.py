@@ -138,11 +138,10 @@ def _readable(der: bytes, choice: DeviceChoice) -> Certificate:
 
 def _chain(devices: Devices, choice: DeviceChoice, there: FoundKey, public_key: PublicKey) -> list[bytes]:
     """Return a key's certificate and the chain above it; raises KeyUnfitError where that with its id is another's."""
-    key, session, slot = there
-    chain = certificate_of(devices, choice, key, session, slot, public_key)
-    others = [] if chain else _beside(session, key)
+    chain = certificate_of(devices, choice, there, public_key)
+    others = [] if chain else _beside(there.session, there.key)
     if others:
-        raise of_another_key(f"'{others[0].uri(slot.needed_id)}', which has the key's id,")
+        raise of_another_key(f"'{others[0].uri(there.slot.needed_id)}', which has the key's id,")
     return chain
 
 

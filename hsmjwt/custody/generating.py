@@ -26,7 +26,7 @@ from hsmjwt.hsm.objects import KeyObject, public_key_of, search
 from hsmjwt.hsm.slots import Slot
 from hsmjwt.hsm.unfinished import Unfinished, UnfinishedNotes, begun
 from hsmjwt.hsm.uri import KeyUri
-from hsmjwt.hsm.ways import WAYS
+from hsmjwt.hsm.ways import ways_left
 from hsmjwt.jose.algorithms import ALGORITHMS
 from hsmjwt.x509.public import key_identifier
 
@@ -175,7 +175,7 @@ class _Work:
         if key.about.get("SIGN") is not True:
             return "it may not sign"
         for alg in (new.algorithm.name, *new.also):
-            if key.allowed and key.allowed.isdisjoint(way.mechanism for way in WAYS[alg]):
+            if not ways_left(alg, key.allowed, None):
                 return f"it does not allow {alg}"
         return None
 

@@ -15,7 +15,7 @@ from hsmjwt.hsm import listing
 from hsmjwt.hsm.objects import KeyObject, find_object, public_key_of
 from hsmjwt.hsm.slots import Slot
 from hsmjwt.hsm.uri import KeyType
-from hsmjwt.hsm.ways import WAYS
+from hsmjwt.hsm.ways import ways_left
 from hsmjwt.jose.algorithms import Algorithm, usable_with
 from hsmjwt.jose.keys import HiddenKey, PublicKey
 
@@ -74,11 +74,7 @@ def algorithms(key: KeyObject, public: PublicKey, offered: Collection[str] | Non
 
     The best first. `offered` is None where the token is not asked.
     """
-
-    def open_to(mechanism: str) -> bool:
-        return (not key.allowed or mechanism in key.allowed) and (offered is None or mechanism in offered)
-
-    return tuple(alg for alg in usable_with(public) if any(open_to(way.mechanism) for way in WAYS[alg.name]))
+    return tuple(alg for alg in usable_with(public) if ways_left(alg.name, key.allowed, offered))
 
 
 def found(devices: Devices, choice: DeviceChoice, *kinds: KeyType) -> FoundKey:

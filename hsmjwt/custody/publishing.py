@@ -130,7 +130,7 @@ def _entry(devices: Devices, wanted: Wanted) -> _Entry:
         halves.check_thumbprint(each, public, uri)
     named = next((each for each in rules if each.certificate is not None), wanted.choice.rules)
     choice = msgspec.structs.replace(wanted.choice, rules=named)
-    chain = certificate_of(devices, choice, there.key, there.session, there.slot, public)
+    chain = certificate_of(devices, choice, there, public)
     named_algs = bound_to(bounds(rules))
     bound = tuple(alg for alg in named_algs if fits(ALGORITHMS[alg], public))
     if named_algs and not bound:

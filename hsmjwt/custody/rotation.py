@@ -209,7 +209,7 @@ class Rotation:
         profile, wish = self.profile, self._wish
         choice = choice_of(profile)
         opened = open_signer(self._devices, choice, "self-test")
-        key, session, slot = found(self._devices, choice, "private")
+        key, session, slot = there = found(self._devices, choice, "private")
         tables = tables_for(self._settings, self._devices.module(choice), slot, key.label, key.id)
         refuse_protected([*tables, self._table], opened.uri, "rotated")
         self._refuse_vague(opened.uri)
@@ -217,7 +217,7 @@ class Rotation:
             if each.name != self._table.name:
                 self._devices.around.warn(f"[keys.{each.name}] means the old key, too, and is not switched")
         public = opened.signer.public_key
-        chain = certificates.certificate_of(self._devices, choice, key, session, slot, public)
+        chain = certificates.certificate_of(self._devices, choice, there, public)
         alg = (preferred(profile.algs, opened.algs) or by_default(public)).name
         plan: dict[str, Any] = {}
         if wish.to is None:
@@ -304,11 +304,11 @@ class Rotation:
         new = _new(state)
         choice = self._choice_for(new.uri)
         public = open_signer(self._devices, choice, "self-test").signer.public_key
-        key, session, slot = found(self._devices, choice, "private")
-        chain = certificates.certificate_of(self._devices, choice, key, session, slot, public)
+        there = found(self._devices, choice, "private")
+        chain = certificates.certificate_of(self._devices, choice, there, public)
         own = rotation_files.certificate_there(state.out, public)
         if not chain:
-            subject = rotation_names.subject(state.old.jwk, key.label or self._table.name)
+            subject = rotation_names.subject(state.old.jwk, there.key.label or self._table.name)
             wanted = certificates.Wanted(subject=subject, alg=state.alg)
             chain = [own or certificates.self_signed(self._devices, choice, wanted)]
         jwk = self._jwk(public, state.alg, kid=state.kid, chain=chain if "x5c" in state.old.jwk else ())

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from hsmjwt.x509.certificate import read
+from hsmjwt.x509.names import escaped
 
 _DATED: Final = re.compile(r"-\d{4}-\d{2}-\d{2}(\.\d+)?$")
-_SPECIAL: Final = re.compile(r'([,+"\\<>;=#])')  # RFC 4514, section 2.4
 _LONGEST_NAME: Final = 64  # characters of a CN (RFC 5280, appendix A.1)
 
 
@@ -32,4 +32,4 @@ def subject(old: dict[str, Any], label: str) -> str:
     """Return whom the new certificate is about: as the one in the old key's JWK says, else by the label (RFC 4514)."""
     chain = old.get("x5c")
     named = read(base64.b64decode(chain[0])).subject if chain else ""
-    return named or "CN=" + _SPECIAL.sub(r"\\\1", label[:_LONGEST_NAME].strip() or "key")
+    return named or "CN=" + escaped(label[:_LONGEST_NAME].strip() or "key")

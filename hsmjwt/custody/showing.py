@@ -10,9 +10,8 @@ from hsmjwt.compose.devices import DeviceChoice, Devices
 from hsmjwt.custody.keys import FoundKey, algorithms, found, half_of
 from hsmjwt.errors import KeyUnfitError, UsageError
 from hsmjwt.hsm import facts, listing
-from hsmjwt.hsm.certificates import CertificateObject, find_certificates
+from hsmjwt.hsm.certificates import CertificateObject, certificates_beside
 from hsmjwt.hsm.objects import public_key_of
-from hsmjwt.hsm.uri import KeyUri
 from hsmjwt.jose.claims import rfc3339
 from hsmjwt.jose.jwk import thumbprint
 from hsmjwt.jose.keys import PublicKey
@@ -31,7 +30,7 @@ def show_key(devices: Devices, choice: DeviceChoice) -> dict[str, Any]:
     """
     there = found(devices, choice, "private")
     module = devices.module(choice)
-    shown = listing.row(there.key, there.session, there.slot.needed_id) | dict.fromkeys(_MORE)
+    shown = listing.row(there.key, there.session, there.slot.needed_id, module.library.direct) | dict.fromkeys(_MORE)
     if there.key.kind == "private":
         stated = facts.of_key(module, there.slot, there.session, there.key).stated
         shown |= {name: stated.get(name) for name in _STATED}
@@ -74,10 +73,8 @@ def _certificate(there: FoundKey, public: PublicKey, *, told_by_key: bool) -> di
     Whether it matches is None where the public half is known from the certificate, or from a file, alone.
     """
     key, now = there.key, time.time()
-    told = []
-    for mark in (KeyUri(id=key.id), KeyUri(object=key.label)):
-        beside = find_certificates(there.session, key.token, mark) if mark.id or mark.object else []
-        told += [_told(each, there.slot.needed_id, public, now) for each in beside]
+    beside = (each for found in certificates_beside(there.session, key) for each in found)
+    told = [_told(each, there.slot.needed_id, public, now) for each in beside]
     own = min(told, key=lambda each: not each["matches"], default=None)
     return own if own is None or told_by_key else {**own, "matches": None if own["matches"] else False}
 

@@ -63,14 +63,20 @@ def find_certificates(session: Any, token: TokenInfo, uri: KeyUri) -> list[Certi
     return found
 
 
-def certificate_beside(session: Any, key: KeyObject, public_key: PublicKey) -> CertificateObject | None:
-    """Return the certificate of a key: of those with its id, else its label, the one that is valid longest."""
+def certificates_beside(session: Any, key: KeyObject) -> Iterator[list[CertificateObject]]:
+    """Yield the certificates with a key's id, then those with its label."""
     for mark in (KeyUri(id=key.id), KeyUri(object=key.label)):
         if mark.id or mark.object:
-            there = {each.der: each for each in find_certificates(session, key.token, mark)}
-            leaf = leaf_of(_readable(there), public_key)
-            if leaf is not None:
-                return there[leaf.der]
+            yield find_certificates(session, key.token, mark)
+
+
+def certificate_beside(session: Any, key: KeyObject, public_key: PublicKey) -> CertificateObject | None:
+    """Return the certificate of a key: of those with its id, else its label, the one that is valid longest."""
+    for found in certificates_beside(session, key):
+        there = {each.der: each for each in found}
+        leaf = leaf_of(_readable(there), public_key)
+        if leaf is not None:
+            return there[leaf.der]
     return None
 
 

@@ -231,8 +231,8 @@ def _date(value: bytes | None) -> str | None:
         return None
 
 
-def of_place(module: Module, slot: Slot) -> Stated:
-    """Return what module and token tell of themselves, and the SHA-256 of the module's file."""
+def of_place(module: Module, slot: Slot, *, digest: bool = True) -> Stated:
+    """Return what module and token tell of themselves, with `digest` the SHA-256 of the module's file, too."""
     token, library = slot.token, module.library.lib
     assert token is not None  # noqa: S101 - find_token returns no other
     return {
@@ -244,7 +244,7 @@ def of_place(module: Module, slot: Slot) -> Stated:
         "token_hardware": _version(slot.opener.hardware_version),
         "token_flags": slot.flags,
         "module_path": module.choice.real,
-        "module_sha256": _digest(module.choice.real),
+        "module_sha256": _digest(module.choice.real) if digest else None,
         "module_description": library.library_description,
         "module_manufacturer": library.manufacturer_id,
         "module_version": _version(library.library_version),

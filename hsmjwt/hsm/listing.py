@@ -164,8 +164,8 @@ def rows(slot: Slot, session: Any, uri: KeyUri, direct: Direct | None = None) ->
     return sorted(found, key=lambda row: (row["label"] or "", row["id"] or "", row["uri"]))
 
 
-def row(key: KeyObject, session: Any, slot_id: int | None, direct: Direct | None = None) -> dict[str, Any]:
-    """Return the row of one key."""
+def row(key: KeyObject, session: Any, slot_id: int | None, direct: Direct | None) -> dict[str, Any]:
+    """Return the row of one key; other objects are read by the shorter road where `direct` offers it."""
     reader = _Reader(session, direct)
     public, certificates = _Marks(set(), set()), _Marks(set(), set())
     with translated("C_GetAttributeValue"):

@@ -129,17 +129,28 @@ WAYS: dict[str, tuple[Way, ...]] = {name: _ways(alg) for name, alg in ALGORITHMS
 """For each algorithm its ways, the best first."""
 
 
+def ways_left(alg: str, allowed: Collection[str] | None, offered: Collection[str] | None) -> list[Way]:
+    """Return the ways to carry out an algorithm that a key's allowed mechanisms and a token's list leave.
+
+    Both by name. `allowed` is empty where the key allows all, None where the token does not tell; `offered` is None
+    where the token was not asked.
+    """
+    return [
+        way
+        for way in WAYS[alg]
+        if (not allowed or way.mechanism in allowed) and (offered is None or way.mechanism in offered)
+    ]
+
+
 def best_mechanism(alg: str, offered: Collection[str]) -> str:
     """Return the first mechanism among those `offered` that carries out an algorithm.
 
     Raises DeviceError where the token has none.
     """
-    names = [way.mechanism for way in WAYS[alg]]
-    for name in names:
-        if name in offered:
-            return name
+    for way in ways_left(alg, None, offered):
+        return way.mechanism
     raise DeviceError(
-        f"the token cannot make {alg}: it has no {' or '.join(f'CKM_{name}' for name in names)}",
+        f"the token cannot make {alg}: it has no {' or '.join(f'CKM_{way.mechanism}' for way in WAYS[alg])}",
         hint="hsmjwt slot list --json names its mechanisms; nothing was changed",
         ckr="CKR_MECHANISM_INVALID",
     )

@@ -147,12 +147,12 @@ def _text_of(value: bytes) -> str | None:
 
 def _part_text(part: Part) -> str:
     text = _text_of(part.value)
-    value = f"#{part.value.hex()}" if text is None else _escaped(text)  # RFC 4514, section 2.4
+    value = f"#{part.value.hex()}" if text is None else escaped(text)  # RFC 4514, section 2.4
     return f"{_SHORT.get(part.oid, part.oid)}={value}"
 
 
-def _escaped(text: str) -> str:
-    """Escape what would end a value, or would not be seen (RFC 4514, section 2.4)."""
+def escaped(text: str) -> str:
+    """Return a value as RFC 4514 text: what would end it, or would not be seen, is escaped (section 2.4)."""
     last = len(text) - 1
     return "".join(
         f"\\{char}"
