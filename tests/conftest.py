@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -13,6 +14,11 @@ from typing import NamedTuple
 
 import pytest
 from hypothesis import settings
+
+# Run by nohup or in a shell's background, and a command would inherit that it is deaf to what the tests send.
+for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _usual)
 
 settings.register_profile("hsmjwt", deadline=None)  # two busy cores: 200 ms an example would say nothing
 settings.load_profile("hsmjwt")
