@@ -5,11 +5,12 @@ A URI can be written in many ways, so that the tables which mean a key are told 
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import functools
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeGuard, TypeVar
 
 import msgspec
@@ -34,6 +35,9 @@ _NAMES_TOKEN = ("token", "serial")
 _ACCESS = ("module_name", "module_path", "pin_source", "pin_value")  # of a URI: how to reach what it selects
 SELECTS = tuple(name for name in KeyUri.__struct_fields__ if name not in _ACCESS)
 """The fields of a KeyUri that say which object is meant."""
+
+
+_latest: list[tuple[Mapping[str, KeyTable], Mapping[tuple[object, ...], Sequence[KeyTable]]]] = []  # one at most
 
 
 class KeyRules(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,16 +157,23 @@ def named_first(named: KeyRules, every: Iterable[KeyRules]) -> tuple[KeyRules, .
 
 def tables_alike(settings: Settings, uri: KeyUri, module: str | None = None) -> list[KeyTable]:
     """Return the key tables whose URI asks for the same as this one, which can be told without a token."""
-    wanted = _selection(uri)
-    found = []
-    for entry in settings.keys.values():
-        try:
-            other = _parsed(entry.uri)
-        except UsageError:  # told where it is used, or where a token is there to compare with
-            continue
-        if _selection(other) == wanted and _same_module(entry, other, os.path.realpath(module) if module else ""):
-            found.append(entry)
-    return found
+    real = os.path.realpath(module) if module else ""
+    alike = _by_selection(settings.keys).get(_selection(uri), ())
+    return [entry for entry in alike if _same_module(entry, _parsed(entry.uri), real)]
+
+
+def _by_selection(keys: Mapping[str, KeyTable]) -> Mapping[tuple[object, ...], Sequence[KeyTable]]:
+    """Return a config's key tables by what their URIs select; made once, since a list of profiles asks once for each.
+
+    One whose URI is none is left out: that is told where it is used, or where a token is there to compare with.
+    """
+    if not _latest or _latest[0][0] is not keys:
+        made: dict[tuple[object, ...], list[KeyTable]] = {}
+        for entry in keys.values():
+            with contextlib.suppress(UsageError):
+                made.setdefault(_selection(_parsed(entry.uri)), []).append(entry)
+        _latest[:] = [(keys, made)]
+    return _latest[0][1]
 
 
 def _same_module(entry: KeyTable, uri: KeyUri, module: str) -> bool:
@@ -173,7 +184,7 @@ def _same_module(entry: KeyTable, uri: KeyUri, module: str) -> bool:
     return any(getattr(uri, name) is not None for name in _NAMES_TOKEN)
 
 
-@functools.lru_cache(maxsize=4096)  # a check of all profiles asks for each table's once a profile
+@functools.lru_cache(maxsize=65536)  # before the token is opened, and once more when the key is found
 def _parsed(text: str) -> KeyUri:
     return parse(text)
 
