@@ -26,6 +26,7 @@ FILES = sorted((Path(__file__).parent / "transcripts").glob("*.txt"))
 PASSING = (  # what differs from run to run, in the order in which it is replaced; columns are as wide as such values
     (r" {3,}", "  "),
     (r"eyJ[\w-]+\.eyJ[\w-]+\.[\w-]{100,}", "<JWT>"),
+    (r"(?<=\"serial\": \")[0-9A-F]{30,40}", "<NUMBER>"),  # of a certificate; the next ones are tokens'
     (r"(?<=serial=)[0-9a-f]{16}|(?<=serial )[0-9a-f]{16}|(?<=\"serial\": \")[0-9a-f]{16}", "<SERIAL>"),
     (r"(?<=t1  )[0-9a-f]{16}", "<SERIAL>"),
     (r"(?<=slot ID 0x)[0-9a-f]+", "<SLOT>"),
@@ -37,7 +38,7 @@ PASSING = (  # what differs from run to run, in the order in which it is replace
     (r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "<UUID>"),
     (r"(?<=\"n\": \")[\w-]{342}", "<MODULUS>"),
     (r"(?<=\"kid\": \")[\w-]{43}|(?<=thumbprint  )[\w-]{43}|(?<=\"thumbprint\": \")[\w-]{43}", "<THUMBPRINT>"),
-    (r"(?<=^serial  )[0-9A-F]+|(?<=\"serial\": \")[0-9A-F]{30,40}", "<NUMBER>"),
+    (r"(?<=^serial  )[0-9A-F]+", "<NUMBER>"),
     (r"(?<=^x5t#S256  )[\w-]{43}|(?<=\"x5t#S256\": \")[\w-]{43}", "<SHA256>"),
     (r"MII[\w+/=\\]{50,}(?:(?:\n|\\n)[\w+/=]+)*", "<BASE64>"),
     (r"(?<=ssh-rsa )AAAA[\w+/=]{100,}", "<BASE64>"),
