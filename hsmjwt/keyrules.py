@@ -156,23 +156,31 @@ def named_first(named: KeyRules, every: Iterable[KeyRules]) -> tuple[KeyRules, .
 
 
 def tables_alike(settings: Settings, uri: KeyUri, module: str | None = None) -> list[KeyTable]:
-    """Return the key tables whose URI asks for the same as this one, which can be told without a token."""
+    """Return the key tables that bind what this URI asks for, as can be told without a token.
+
+    Of several that say the same of it, one is enough.
+    """
     real = os.path.realpath(module) if module else ""
     alike = _by_selection(settings.keys).get(_selection(uri), ())
     return [entry for entry in alike if _same_module(entry, _parsed(entry.uri), real)]
 
 
 def _by_selection(keys: Mapping[str, KeyTable]) -> Mapping[tuple[object, ...], Sequence[KeyTable]]:
-    """Return a config's key tables by what their URIs select; made once, since a list of profiles asks once for each.
+    """Return a config's key tables that bind a key by what their URIs select, one of each kind.
 
+    Made once, since a list of profiles asks for each of them; and thousands of tables may mean one key.
     One whose URI is none is left out: that is told where it is used, or where a token is there to compare with.
     """
     if not _latest or _latest[0][0] is not keys:
-        made: dict[tuple[object, ...], list[KeyTable]] = {}
+        kinds: dict[tuple[object, ...], dict[object, KeyTable]] = {}
         for entry in keys.values():
+            if entry.alg is None and entry.not_after is None:
+                continue
             with contextlib.suppress(UsageError):
-                made.setdefault(_selection(_parsed(entry.uri)), []).append(entry)
-        _latest[:] = [(keys, made)]
+                uri = _parsed(entry.uri)
+                says = (str(entry.alg), str(entry.not_after), entry.module, uri.module_path)
+                kinds.setdefault(_selection(uri), {}).setdefault(says, entry)
+        _latest[:] = [(keys, {selection: list(each.values()) for selection, each in kinds.items()})]
     return _latest[0][1]
 
 

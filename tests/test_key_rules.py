@@ -184,14 +184,19 @@ def test_a_table_whose_uri_is_none_could_mean_any_key():
 
 
 def test_without_a_token_a_table_is_known_by_the_same_uri():
+    """Where it binds the key; one is enough of several that bind it alike."""
     lines = (
-        '[keys.same]\nuri = "pkcs11:object=k;token=prod;type=private?pin-source=env:X"',
-        '[keys.other]\nuri = "pkcs11:id=%01"',
-        '[keys.none]\nuri = "object=k"',
+        'alg = "RS256"',
+        '[keys.same]\nuri = "pkcs11:object=k;token=prod;type=private?pin-source=env:X"\nalg = "PS256"',
+        '[keys.again]\nuri = "pkcs11:object=k;token=prod"\nalg = "PS256"',
+        '[keys.ends]\nuri = "pkcs11:object=k;token=prod"\nalg = "PS256"\nnot_after = 2031-01-01',
+        '[keys.free]\nuri = "pkcs11:object=k;token=prod"',
+        '[keys.other]\nuri = "pkcs11:id=%01"\nalg = "PS256"',
+        '[keys.none]\nuri = "object=k"\nalg = "PS256"',
     )
     settings = config(*lines)
     found = tables_alike(settings, parse_uri("pkcs11:token=prod;object=k?module-name=m"))
-    assert [each.name for each in found] == ["k", "same"]
+    assert [each.name for each in found] == ["k", "same", "ends"]
 
 
 @pytest.mark.parametrize(
@@ -204,5 +209,5 @@ def test_without_a_token_a_table_is_known_by_the_same_uri():
     ],
 )
 def test_the_same_uri_at_another_module_is_another_key_unless_it_names_the_token(uri, module, alike):
-    settings = parse(f'[keys.k]\nuri = "pkcs11:{uri}"\nmodule = "/lib/a.so"\n'.encode(), "/etc/c.toml")
+    settings = parse(f'[keys.k]\nuri = "pkcs11:{uri}"\nmodule = "/lib/a.so"\nalg = "RS256"\n'.encode(), "/etc/c.toml")
     assert bool(tables_alike(settings, parse_uri(f"pkcs11:{uri}"), module)) == alike

@@ -237,10 +237,11 @@ def test_a_wrong_table_fails_the_check_of_every_profile(quick, tmp_path):
     assert [line.split()[:2] for line in done.out.splitlines()[1:]] == [["q", "no"], ["one", "ok"]]
 
 
-def test_ten_thousand_profiles_are_listed_checked_and_added_to_within_the_time_of_a_command(quick, tmp_path):
+@pytest.mark.parametrize("label", ["k{0}", "k"])
+def test_ten_thousand_profiles_are_listed_checked_and_added_to_within_the_time_of_a_command(quick, tmp_path, label):
     """Each with a key table of its own, whose URI is compared with those of all others."""
     one = (
-        '[keys.k{0}]\nuri = "pkcs11:token=t1;object=k{0}"\nalg = "RS256"\n'
+        f'[keys.k{{0}}]\nuri = "pkcs11:token=t1;object={label}"\nalg = "RS256"\n'
         '[profiles.p{0}]\nkey = "k{0}"\nissuer = "ci"\ntoken_url = "https://as.example/token"\n'
     )
     config = write_config(tmp_path, CONFIG + "".join(one.format(number) for number in range(10_000)))
